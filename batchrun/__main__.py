@@ -1,0 +1,5 @@
+"""`python -m batchrun` is the command `batchrun`."""
+
+from batchrun.cli.main import main
+
+main()

@@ -1,0 +1,1 @@
+"""The command: arguments, signals and terminal in; exit status out."""

@@ -1,0 +1,167 @@
+"""`batchrun`: the commands, their options, and how each end becomes an exit status."""
+
+from __future__ import annotations
+
+import datetime as dt
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+import click
+
+from batchrun import __version__
+from batchrun.errors import BatchrunError, ExitStatus
+
+_SET = click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY.PATH=VALUE",
+    help="Override a key of the job file; repeatable.",
+)
+_DATE = click.option(
+    "--date",
+    type=click.DateTime(["%Y-%m-%d"]),
+    metavar="YYYY-MM-DD",
+    help="Fills {date} in output.path; default: today, UTC.",
+)
+_LIMIT = click.option("--limit", type=click.IntRange(min=0), metavar="N", help="Only the first N rows of the input.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="batchrun")
+def cli() -> None:
+    """Run bulk LLM jobs: prompts from JSONL or Parquet in, completions, tokens and cost out to Parquet."""
+
+
+@cli.command()
+@click.argument("job")
+@_SET
+@_LIMIT
+@_DATE
+@click.option("--retry-failed", is_flag=True, help="Send again exactly the rows whose status is in limits.fail_on.")
+@click.option(
+    "--grace",
+    type=click.FloatRange(min=0),
+    default=30.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long a stopped run waits for what is in flight.",
+)
+@click.option(
+    "--progress",
+    type=click.Choice(["auto", "bar", "plain", "none"]),
+    default="auto",
+    show_default=True,
+    help="auto: a bar on a terminal, else one line every 30 s.",
+)
+@click.option("--quiet", is_flag=True, help="Say nothing at all when all went well.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON on standard output, in every case.")
+@click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.option("-v", "--verbose", is_flag=True, help="Say more on standard error.")
+def run(
+    job: str,
+    overrides: tuple[str, ...],
+    limit: int | None,
+    date: dt.datetime | None,
+    retry_failed: bool,
+    grace: float,
+    progress: str,
+    quiet: bool,
+    as_json: bool,
+    log_format: str,
+    verbose: bool,
+) -> None:
+    """Run the job, or go on with it: sends only what is not settled yet."""
+    from batchrun.cli.run import Wishes, run_job_file  # noqa: PLC0415 - heavy imports only where they are used
+
+    wishes = Wishes(
+        limit=limit,
+        retry_failed=retry_failed,
+        grace_s=grace,
+        progress=progress,
+        quiet=quiet,
+        as_json=as_json,
+        log_format=log_format,
+        verbose=verbose,
+    )
+    sys.exit(run_job_file(job, overrides, date.date() if date else None, wishes))
+
+
+@cli.command()
+@click.argument("job")
+@_SET
+@_LIMIT
+@_DATE
+@click.option("-n", "shown", type=click.IntRange(min=0), default=3, show_default=True, help="Requests to show.")
+@click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
+def plan(
+    job: str,
+    overrides: tuple[str, ...],
+    limit: int | None,
+    date: dt.datetime | None,
+    shown: int,
+    as_json: bool,
+) -> None:
+    """Send nothing: check the whole job and input, count, show the first rendered requests."""
+    from batchrun.cli.plan import plan_job_file  # noqa: PLC0415
+
+    plan_job_file(job, overrides, date.date() if date else None, limit=limit, shown=shown, as_json=as_json)
+
+
+@cli.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="A loopback address.")
+@click.option("--port", type=click.IntRange(0, 65535), default=0, help="0: one that is free.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="A key of [simulator]; repeatable.")
+def simulate(host: str, port: int, overrides: tuple[str, ...]) -> None:
+    """Serve the embedded endpoint on loopback until it is stopped."""
+    from batchrun.cli.simulate import simulate as serve  # noqa: PLC0415
+
+    serve(host, port, overrides)
+
+
+@cli.command()
+@click.argument("path", default="job.toml")
+def init(path: str) -> None:
+    """Write a commented job file to start from; PATH may be - for standard output."""
+    from batchrun.cli.init import write_example  # noqa: PLC0415
+
+    write_example(path)
+
+
+@cli.command()
+def schema() -> None:
+    """Print the JSON Schema of the job file, for editors."""
+    import json  # noqa: PLC0415
+
+    from batchrun.job.load import job_schema  # noqa: PLC0415
+
+    click.echo(json.dumps(job_schema(), indent=2))
+
+
+def main() -> NoReturn:
+    """Run the command; always leaves by SystemExit with an exit status of SPEC.md, section 4."""
+    sys.exit(_status_of(cli))
+
+
+def _status_of(command: Callable[..., object]) -> int:
+    try:
+        ended = command(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return ExitStatus.USAGE
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("batchrun: stopped by SIGINT", err=True)
+        return ExitStatus.SIGINT
+    except BatchrunError as error:
+        click.echo(f"batchrun: {error}", err=True)
+        return error.status
+    except BrokenPipeError:
+        sys.stderr.close()
+        return ExitStatus.OUTPUT
+    except Exception as error:  # noqa: BLE001 - the last frame: a fault is told by its exit status
+        from batchrun.cli.fault import show_fault  # noqa: PLC0415
+
+        show_fault(error)
+        return ExitStatus.FAULT
+    return ended if isinstance(ended, int) else ExitStatus.OK  # `--help` and `--version` end with a number

@@ -1,0 +1,103 @@
+"""`batchrun plan`: what a run would do, shown without sending anything."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterator, Sequence
+
+import click
+import msgspec
+
+from batchrun.errors import RecordError
+from batchrun.execution.examine import Examined, examine
+from batchrun.job.load import load_job
+from batchrun.job.settings import Job
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """What a run would do: rows, files, and its first requests as they would be sent."""
+
+    job: str
+    input: str
+    output: str
+    rows: int
+    parts: int
+    columns: Sequence[str]
+    files: Sequence[str]
+    shortest_time_s: float | None
+    requests: Sequence[ShownRequest]
+
+
+class ShownRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A rendered request, or why its row would fail."""
+
+    row: int
+    body: msgspec.Raw | None = None
+    problem: str | None = None
+
+
+def plan_job_file(
+    path: str,
+    overrides: Sequence[str],
+    date: dt.date | None,
+    *,
+    limit: int | None,
+    shown: int,
+    as_json: bool,
+) -> None:
+    """Check a job file against its input and print the plan; raises JobError when anything is wrong."""
+    job = load_job(path, overrides=overrides, date=date)
+    examined = examine(job)
+    rows = examined.survey.rows if limit is None else min(limit, examined.survey.rows)
+    plan = Plan(
+        job=job.name,
+        input=job.input.path,
+        output=job.output.path,
+        rows=rows,
+        parts=max(1, -(-rows // job.output.rows_per_part)),
+        columns=[f"{column.name}: {column.kind}" for column in examined.survey.columns],
+        files=[f"{file.path}: {file.rows:,} rows, {file.size:,} bytes" for file in examined.survey.files],
+        shortest_time_s=_shortest_time_s(job, rows),
+        requests=list(_requests(examined, min(rows, shown))),
+    )
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(plan), indent=2).decode())
+    else:
+        click.echo("\n".join(_lines(plan)))
+
+
+def _requests(examined: Examined, count: int) -> Iterator[ShownRequest]:
+    envelope = examined.envelope()
+    for stretch in examined.reader(examined.layout).stretches([range(count)]):
+        for record in stretch.records:
+            try:
+                messages = examined.prompter.messages(record)
+                request = envelope.seal(record.row, messages, examined.prompter.params(record), replaced=False)
+            except RecordError as error:
+                yield ShownRequest(row=record.row, problem=str(error))
+            else:
+                yield ShownRequest(row=record.row, body=msgspec.Raw(request.body))
+
+
+def _shortest_time_s(job: Job, rows: int) -> float | None:
+    per_minute = job.limits.requests_per_minute
+    return None if per_minute is None else rows / per_minute * 60
+
+
+def _lines(plan: Plan) -> Iterator[str]:
+    yield f"{plan.job}: {plan.rows:,} rows into {plan.parts:,} parts; nothing is sent"
+    yield f"  input    {plan.input}"
+    for file in plan.files[:5]:
+        yield f"           {file}"
+    if len(plan.files) > 5:  # noqa: PLR2004 - as many as are shown
+        yield f"           and {len(plan.files) - 5:,} more files"
+    yield f"  columns  {', '.join(plan.columns) or 'none'}"
+    yield f"  output   {plan.output}"
+    if plan.shortest_time_s is not None:
+        yield f"  time     at least {plan.shortest_time_s:.0f} s at requests_per_minute"
+    for request in plan.requests:
+        if request.body is None:
+            yield f"  row {request.row} would fail: {request.problem}"
+        else:
+            body = msgspec.json.format(bytes(request.body), indent=2).decode().replace("\n", "\n    ")
+            yield f"  row {request.row} would send:\n    {body}"

@@ -1,0 +1,99 @@
+"""`batchrun run`: a job file to a summary on standard output and an exit status."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+
+import click
+import msgspec
+
+from batchrun.cli.watch import Teller, teller
+from batchrun.engine.access import access_of
+from batchrun.engine.local import run_job
+from batchrun.errors import BatchrunError, ExitStatus
+from batchrun.events import Summary
+from batchrun.job.load import load_job
+from batchrun.job.options import RunOptions
+
+
+class Wishes(msgspec.Struct, frozen=True, kw_only=True):
+    """What the command line asks for, beside the job."""
+
+    limit: int | None
+    retry_failed: bool
+    grace_s: float
+    progress: str
+    quiet: bool
+    as_json: bool
+    log_format: str
+    verbose: bool
+
+
+def run_job_file(path: str, overrides: Sequence[str], date: dt.date | None, wishes: Wishes) -> int:
+    """Run a job file and print its summary; return the exit status."""
+    try:
+        summary = _run(path, overrides, date, wishes)
+    except BatchrunError as error:
+        if wishes.as_json:
+            click.echo(msgspec.json.encode({"exit_status": int(error.status), "reason": str(error)}).decode())
+        raise
+    _tell(summary, wishes)
+    return summary.exit_status
+
+
+def _run(path: str, overrides: Sequence[str], date: dt.date | None, wishes: Wishes) -> Summary:
+    job = load_job(path, overrides=overrides, date=date)
+    access = access_of(job, os.environ)
+    options = RunOptions(limit=wishes.limit, retry_failed=wishes.retry_failed, grace_s=wishes.grace_s, signals=True)
+    for number in (signal.SIGTERM, signal.SIGHUP):  # until the run drains on them, they end it as SIGINT does
+        signal.signal(number, _end_at_once)
+    watcher: Teller = teller(
+        progress="none" if wishes.quiet else wishes.progress,
+        log_format=wishes.log_format,
+        verbose=wishes.verbose,
+        quiet=wishes.quiet,
+    )
+    with watcher:
+        return run_job(job, options, access=access, watcher=watcher)
+
+
+def _end_at_once(_number: int, _frame: object) -> None:
+    click.echo("batchrun: stopped by SIGTERM before anything was sent", err=True)
+    raise SystemExit(ExitStatus.SIGTERM)
+
+
+def _tell(summary: Summary, wishes: Wishes) -> None:
+    well = summary.exit_status == ExitStatus.OK
+    if not well:
+        click.echo(f"batchrun: {summary.reason}", err=True)
+    try:
+        if wishes.as_json:
+            click.echo(msgspec.json.format(msgspec.json.encode(summary), indent=2).decode())
+        elif not (wishes.quiet and well):
+            click.echo("\n".join(summary_lines(summary)))
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read the summary has gone; the run is what it is
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def summary_lines(summary: Summary) -> Iterator[str]:
+    """Yield the summary as aligned lines for a person."""
+    cost = "unknown" if summary.cost_usd is None else f"{summary.cost_usd:.6f} USD"
+    if summary.unpriced_rows:
+        cost = f"{cost} at least; {summary.unpriced_rows:,} rows unpriced" if summary.cost_usd else cost
+    counts = ", ".join(f"{count:,} {name}" for name, count in summary.by_status.items()) or "none"
+    errors = ", ".join(f"{count:,} {name}" for name, count in summary.by_error_class.items())
+    requests = f"{summary.requests_sent:,} sent, {summary.retries:,} retries, {summary.throttled:,} throttled"
+    yield f"{summary.job}: {summary.state}, exit status {summary.exit_status}: {summary.reason}"
+    yield f"  rows      {summary.rows:,}: {counts}" + (f" (errors: {errors})" if errors else "")
+    yield f"  requests  {requests}" + (
+        f"; {summary.maybe_billed:,} possibly billed without a result" if summary.maybe_billed else ""
+    )
+    yield f"  tokens    {summary.prompt_tokens:,} in, {summary.completion_tokens:,} out"
+    yield f"  cost      {cost}"
+    yield f"  time      {summary.wall_s:.1f} s"
+    yield f"  output    {summary.output}"

@@ -1,0 +1,172 @@
+"""Progress and events onto standard error: a bar on a terminal, one plain line an interval elsewhere."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Protocol, Self, TextIO
+
+import msgspec
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+from rich.progress import Progress as Bar
+
+from batchrun.events import Progress
+
+PLAIN_EVERY_S = 30.0
+
+
+class Teller(Protocol):
+    """A Watcher that is entered before a run and left after it."""
+
+    def progressed(self, progress: Progress) -> None:
+        """Show the state of the run."""
+        ...
+
+    def noted(self, event: str, **facts: str | float | None) -> None:
+        """Show one event."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None: ...
+
+
+def teller(*, progress: str, log_format: str, verbose: bool, quiet: bool) -> Teller:
+    """Return what tells a run on standard error; `progress` auto draws a bar on a terminal that is not a CI's."""
+    if progress == "auto":
+        progress = "bar" if sys.stderr.isatty() and not os.environ.get("CI") and log_format == "text" else "plain"
+    if progress == "bar":
+        return BarTeller()
+    every_s = 5.0 if verbose else PLAIN_EVERY_S
+    return LineTeller(
+        sys.stderr,
+        every_s=None if progress == "none" else every_s,
+        as_json=log_format == "json",
+        silent=quiet,
+    )
+
+
+def progress_text(progress: Progress) -> str:
+    """Return the counts of a running job as one line."""
+    parts = [
+        f"{progress.settled:,}/{progress.rows:,} rows",
+        f"{progress.failed:,} failed",
+        f"{progress.in_flight} in flight",
+        f"{progress.waiting} waiting to retry",
+        f"{progress.rows_per_s:.1f} rows/s",
+        f"{progress.prompt_tokens + progress.completion_tokens:,} tokens",
+        f"{progress.cost_usd:.4f} USD",
+    ]
+    if progress.paused_s > 0:
+        parts.append(f"paused for {progress.paused_s:.0f} s")
+    if progress.draining:
+        parts.append("draining")
+    elif progress.eta_s is not None:
+        parts.append(f"{duration(progress.eta_s)} left")
+    return ", ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """Return a time as h:mm:ss."""
+    whole = int(seconds)
+    return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}"
+
+
+class LineTeller:
+    """Writes one line an event, and one line of progress each `every_s` seconds."""
+
+    def __init__(
+        self,
+        stream: TextIO,
+        *,
+        every_s: float | None,
+        as_json: bool,
+        silent: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Write to `stream`; `every_s` None writes no progress, `silent` no events either."""
+        self._stream = stream
+        self._every_s = every_s
+        self._as_json = as_json
+        self._silent = silent
+        self._clock = clock
+        self._next = clock() + (every_s or 0.0)
+
+    def progressed(self, progress: Progress) -> None:
+        """Write a line when one is due."""
+        if self._every_s is None or self._clock() < self._next:
+            return
+        self._next = self._clock() + self._every_s
+        if self._as_json:
+            self._write(msgspec.json.encode({"event": "progress", **msgspec.structs.asdict(progress)}).decode())
+        else:
+            self._write(f"batchrun: {progress_text(progress)}")
+
+    def noted(self, event: str, **facts: str | float | None) -> None:
+        """Write the event."""
+        if self._silent:
+            return
+        if self._as_json:
+            self._write(msgspec.json.encode({"event": event, **facts}).decode())
+        else:
+            self._write(f"batchrun: {event}" + "".join(f" {name}={value}" for name, value in facts.items()))
+
+    def _write(self, line: str) -> None:
+        print(line, file=self._stream, flush=True)
+
+    def __enter__(self) -> Self:
+        """Nothing to prepare."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        """Nothing to put away."""
+
+
+class BarTeller:
+    """Draws a bar on the terminal of standard error."""
+
+    def __init__(self) -> None:
+        """Draw nothing before it is entered."""
+        self._bar = Bar(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[told]}"),
+            console=Console(stderr=True),
+            transient=True,
+        )
+        self._row = self._bar.add_task("starting", total=None, told="")
+
+    def progressed(self, progress: Progress) -> None:
+        """Redraw the bar."""
+        told = progress_text(progress).partition(" rows, ")[2]
+        self._bar.update(
+            self._row, description=progress.job, total=progress.rows, completed=progress.settled, told=told
+        )
+
+    def noted(self, event: str, **facts: str | float | None) -> None:
+        """Print the event above the bar."""
+        self._bar.console.print(
+            f"batchrun: {event}" + "".join(f" {name}={value}" for name, value in facts.items()),
+            highlight=False,
+            markup=False,
+        )
+
+    def __enter__(self) -> Self:
+        """Start drawing."""
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        """Take the bar away."""
+        self._bar.stop()

@@ -1,0 +1,162 @@
+"""One endpoint and model: its gate, its transport, and each attempt's verdict. Nothing above reads a status again."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncGenerator, Callable, Mapping
+from datetime import UTC, datetime
+
+import msgspec
+
+from batchrun.client.body import UnusableReplyError
+from batchrun.client.hints import wait_hint_s
+from batchrun.client.limiter import Gate
+from batchrun.client.reply import ReplyReader
+from batchrun.client.retry import RetryPolicy
+from batchrun.client.transport import ExchangeError, Transport, open_transport
+from batchrun.client.verdict import Ruling, facts_of, judge, masked, read_error, trouble
+from batchrun.job.settings import Job
+from batchrun.model.attempt import Exchange, Reply, Spends, Then, Trouble
+
+
+class Attempt(msgspec.Struct, frozen=True, kw_only=True):
+    """What one attempt came to; `latency_ms` is from its slot to its end."""
+
+    came_to: Reply | Trouble
+    http_status: int | None
+    latency_ms: float
+
+
+class Lane:
+    """What a limit, a pause and a verdict belong to."""
+
+    def __init__(  # noqa: PLR0913 - the parts a lane is made of
+        self,
+        *,
+        gate: Gate,
+        transport: Transport,
+        replies: ReplyReader,
+        retries: RetryPolicy,
+        clock: Callable[[], float],
+        most_pause_s: float = 300.0,
+        secrets: tuple[str, ...] = (),
+    ) -> None:
+        """Join the parts; `clock` is monotonic, in seconds; `secrets` are masked wherever a server echoes them."""
+        self.gate = gate
+        self.retries = retries
+        self._transport = transport
+        self._replies = replies
+        self._clock = clock
+        self._most_pause_s = most_pause_s
+        self._secrets = secrets
+        self._succeeded = False
+
+    async def attempt(self, body: bytes) -> Attempt:
+        """Make one exchange, whose slot the caller holds, and judge it."""
+        began = self._clock()
+        status: int | None = None
+        try:
+            exchange = await self._transport.exchange(body)
+        except ExchangeError as error:
+            came_to: Reply | Trouble = self._cut(error)
+        else:
+            status = exchange.status
+            came_to = self._judged(exchange)
+        latency_ms = (self._clock() - began) * 1000
+        if isinstance(came_to, Reply):
+            self._succeeded = True
+        elif came_to.spends is Spends.THROTTLE and came_to.hint_s is not None and came_to.then is Then.RETRY:
+            self.gate.pause(came_to.hint_s)
+        return Attempt(came_to=came_to, http_status=status, latency_ms=latency_ms)
+
+    def _cut(self, error: ExchangeError) -> Trouble:
+        """Judge an exchange without a whole reply (PROTOCOL.md 2.2, #18 and #19)."""
+        if error.phase == "tls" and not self._succeeded:
+            return Trouble(error_class="connect", message=str(error), then=Then.STOP_RUN, sent=False)
+        if not error.sent:
+            return Trouble(error_class="connect", message=str(error), then=Then.RETRY, sent=False)
+        return Trouble(
+            error_class="timeout" if error.phase == "timeout" else "disconnected",
+            message=str(error),
+            then=Then.RETRY,
+            spends=Spends.AMBIGUOUS,
+            maybe_billed=True,
+        )
+
+    def _judged(self, exchange: Exchange) -> Reply | Trouble:
+        if 200 <= exchange.status < 300:  # noqa: PLR2004 - a success can hold a completion, nothing else can
+            try:
+                return self._replies.read(exchange.body, exchange.headers)
+            except UnusableReplyError as error:
+                return self._unusable(exchange, error)
+        return self._refused(exchange, exchange.status, read_error(exchange.body))
+
+    def _refused(self, exchange: Exchange, status: int, error: Mapping[str, object]) -> Reply | Trouble:
+        facts = facts_of(
+            status=status,
+            headers=exchange.headers,
+            error=error,
+            hint_s=wait_hint_s(exchange.headers, now=datetime.now(tz=UTC)),
+            succeeded=self._succeeded,
+            most_pause_s=self._most_pause_s,
+        )
+        ruling = judge(facts)
+        if ruling.then is Then.REFUSE_ROW:
+            return Reply(status="refused", text=None, finish_reason="content_filter")
+        facts = msgspec.structs.replace(facts, message=masked(facts.message, self._secrets))
+        return trouble(facts, ruling)
+
+    def _unusable(self, exchange: Exchange, error: UnusableReplyError) -> Reply | Trouble:
+        """Judge a 200 without a completion (PROTOCOL.md 2.2, #20 to #23)."""
+        usage, cost = self._replies.salvage(exchange.body, exchange.headers)
+        if error.inner is not None:
+            code = error.inner.get("code")
+            inner = int(code) if isinstance(code, int | str) and str(code).isdecimal() else 500
+            came_to = self._refused(exchange, inner if 300 <= inner < 600 else 500, error.inner)  # noqa: PLR2004
+            if isinstance(came_to, Reply):
+                return came_to
+        else:
+            stops = error.is_page and not self._succeeded
+            ruling = Ruling(Then.STOP_RUN if stops else Then.RETRY, "bad_reply", most_tries=error.tries)
+            came_to = Trouble(
+                error_class=ruling.error_class,
+                message=f"{error} (wrong URL?)" if stops else str(error),
+                then=ruling.then,
+                most_tries=ruling.most_tries,
+            )
+        return msgspec.structs.replace(
+            came_to,
+            http_status=exchange.status,
+            usage=usage,
+            cost=cost,
+            maybe_billed=cost is None and error.inner is None,
+            raw=self._replies.kept(exchange.body),
+        )
+
+
+@contextlib.asynccontextmanager
+async def open_lane(
+    job: Job, *, base_url: str, key: str | None, trust_env: bool, clock: Callable[[], float]
+) -> AsyncGenerator[Lane, None]:
+    """Open the lane of a job for one run; `key` goes into the job's auth header and nowhere else."""
+    endpoint, limits = job.endpoint, job.limits
+    headers = dict(endpoint.headers)
+    if key is not None:
+        headers[endpoint.auth_header] = f"Bearer {key}" if endpoint.auth_header.lower() == "authorization" else key
+    async with open_transport(
+        base_url=base_url,
+        headers=headers,
+        query=endpoint.query,
+        timeout_s=endpoint.timeout_s,
+        concurrency=limits.concurrency,
+        trust_env=trust_env,
+    ) as transport:
+        yield Lane(
+            gate=Gate(slots=limits.concurrency, requests_per_minute=limits.requests_per_minute),
+            transport=transport,
+            replies=ReplyReader(model=str(job.request["model"]), price=job.price, keep_raw=endpoint.keep_raw),
+            retries=RetryPolicy(limits),
+            clock=clock,
+            most_pause_s=limits.max_pause_s,
+            secrets=(key,) if key else (),
+        )

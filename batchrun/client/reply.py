@@ -1,0 +1,120 @@
+"""The body of a 200 into a reply: normalised text, finish reason, tokens and cost (PROTOCOL.md 2.1). Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Literal
+
+import msgspec
+
+from batchrun.client.body import Body, Choice, Message, UnusableReplyError, as_object, decode_body, json_text
+from batchrun.client.usage import read_usage
+from batchrun.model.attempt import Cost, FinishReason, Reply, Usage
+from batchrun.pricing import Price
+
+_REASONS: Mapping[str, FinishReason] = {
+    "stop": "stop",
+    "eos": "stop",
+    "eos_token": "stop",
+    "stop_sequence": "stop",
+    "length": "length",
+    "model_length": "length",
+    "max_tokens": "length",
+    "content_filter": "content_filter",
+    "tool_calls": "tool_calls",
+    "function_call": "tool_calls",
+}
+_BROKEN_REASONS = frozenset(["error", "abort", "insufficient_system_resource"])
+
+
+class ReplyReader:
+    """Reads the replies of one job; built once a run."""
+
+    def __init__(self, *, model: str, price: Price | None, keep_raw: bool) -> None:
+        """Expect answers of `model`; `price` prices what the server does not; `keep_raw` keeps whole bodies."""
+        self._model = model
+        self._price = price
+        self._keep_raw = keep_raw
+
+    def read(self, body: bytes, headers: Mapping[str, str]) -> Reply:
+        """Return the reply that a 200's body holds; raises UnusableReplyError when it holds none."""
+        flags: list[str] = []
+        decoded = decode_body(body, flags)
+        choice = _first_choice(decoded)
+        usage, cost = read_usage(decoded.usage, headers, self._price, flags)
+        if decoded.model is not None and decoded.model != self._model:
+            flags.append("model_mismatch")
+        finish = None if choice.finish_reason is None else _REASONS.get(choice.finish_reason, "other")
+        if finish == "other":
+            flags.append("unknown_finish_reason")
+        message = choice.message
+        reasoning = message.reasoning if message.reasoning_content is None else message.reasoning_content
+        tool_calls = json_text(message.tool_calls)
+        if tool_calls == "[]":
+            tool_calls = None
+        status = _status(finish, message, has_tools=tool_calls is not None)
+        if status == "empty" and not reasoning and finish is None and not usage.completion_tokens:
+            raise UnusableReplyError("the reply is empty: no text, no tokens, no finish_reason", tries=1)
+        return Reply(
+            status=status,
+            text=message.refusal if message.content is None and message.refusal else message.content,
+            reasoning=reasoning,
+            tool_calls=tool_calls,
+            finish_reason=finish,
+            model=decoded.model,
+            response_id=decoded.id,
+            usage=usage,
+            cost=cost,
+            flags=tuple(flags),
+            raw=self.kept(body),
+        )
+
+    def kept(self, body: bytes) -> str | None:
+        """Return the body's text where the job keeps it."""
+        return body.decode("utf-8", "replace") if self._keep_raw else None
+
+    def salvage(self, body: bytes, headers: Mapping[str, str]) -> tuple[Usage, Cost | None]:
+        """Return what a body without a completion still says of tokens and cost, so that no spending is forgotten."""
+        try:
+            tree = as_object(json.loads(body))
+        except (ValueError, RecursionError):
+            return Usage(), None
+        if tree.get("usage") is None:
+            return Usage(), None
+        return read_usage(_raw_json(tree["usage"]), headers, self._price, [])
+
+
+def _raw_json(value: object) -> msgspec.Raw:
+    return msgspec.Raw(json.dumps(value, separators=(",", ":")).encode("utf-8", "replace"))
+
+
+def error_fields(text: str) -> Mapping[str, object]:
+    """Return the error that JSON text holds as an object; a plain text becomes its `message`."""
+    value: object = json.loads(text)
+    return as_object(value) or {"message": value if isinstance(value, str) else text}
+
+
+def _first_choice(decoded: Body) -> Choice:
+    if (error := json_text(decoded.error)) is not None:
+        raise UnusableReplyError("the reply holds an error", inner=error_fields(error), tries=None)
+    if not decoded.choices:
+        raise UnusableReplyError("the reply has no choices")
+    choice = min(decoded.choices, key=lambda choice: choice.index)
+    if (error := json_text(choice.error)) is not None:
+        raise UnusableReplyError("the reply's choice holds an error", inner=error_fields(error), tries=None)
+    if choice.finish_reason in _BROKEN_REASONS:
+        message = f"the reply ended with finish_reason {choice.finish_reason}"
+        raise UnusableReplyError(message, inner={"message": message}, tries=None)
+    return choice
+
+
+def _status(
+    finish: FinishReason | None, message: Message, *, has_tools: bool
+) -> Literal["ok", "truncated", "refused", "empty"]:
+    """Return the row's status; refusal and truncation are seen before emptiness (PROTOCOL.md 2.2, #22b)."""
+    if finish == "content_filter" or message.refusal:
+        return "refused"
+    if finish == "length":
+        return "truncated"
+    return "ok" if message.content or has_tools else "empty"

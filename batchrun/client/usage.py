@@ -1,0 +1,155 @@
+"""A reply's `usage` and cost header into token counts and nano-USD (PROTOCOL.md 2.1)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from decimal import Decimal
+
+import msgspec
+
+from batchrun.client.body import as_object, json_text
+from batchrun.model.attempt import Cost, Usage
+from batchrun.pricing import Price, nanousd_from_usd
+
+_MOST_TOKENS = 2**63 - 1
+
+
+class _Cached(msgspec.Struct, gc=False):
+    cached_tokens: int | None = None
+
+
+class _Reasoned(msgspec.Struct, gc=False):
+    reasoning_tokens: int | None = None
+
+
+class _Usage(msgspec.Struct, gc=False, forbid_unknown_fields=True):
+    """The usage of most servers; a field beyond these leads to the tolerant path, which knows the rare ones."""
+
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    total_tokens: int | None = None
+    estimated_cost: Decimal | None = None
+    prompt_tokens_details: _Cached | None = None
+    completion_tokens_details: _Reasoned | None = None
+
+
+_USAGE = msgspec.json.Decoder(_Usage)
+
+
+def read_usage(
+    raw: msgspec.Raw, headers: Mapping[str, str], price: Price | None, flags: list[str]
+) -> tuple[Usage, Cost | None]:
+    """Return the tokens and the cost of one reply.
+
+    The cost is the server's (`usage.estimated_cost`, `usage.cost`, header `x-litellm-response-cost`), else the
+    price's, else None. Adds `usage_missing`, `usage_inconsistent` and `cost_unparsable` to `flags` where they hold.
+    """
+    text = json_text(raw)
+    if text is None:
+        flags.append("usage_missing")
+        return Usage(), _header_cost(headers, flags)
+    usage, reported = _typed(raw, text) or _tolerant(text, flags)
+    total, prompt, completion = usage.total_tokens, usage.prompt_tokens, usage.completion_tokens
+    if prompt is not None and completion is not None:
+        if total is None:
+            usage = msgspec.structs.replace(usage, total_tokens=prompt + completion)
+        elif total != prompt + completion:
+            flags.append("usage_inconsistent")
+    return usage, _cost(usage, reported, headers, price, flags)
+
+
+def _typed(raw: msgspec.Raw, text: str) -> tuple[Usage, list[object]] | None:
+    try:
+        typed = _USAGE.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    usage = Usage(
+        prompt_tokens=typed.prompt_tokens,
+        completion_tokens=typed.completion_tokens,
+        total_tokens=typed.total_tokens,
+        cached_tokens=typed.prompt_tokens_details.cached_tokens if typed.prompt_tokens_details else None,
+        reasoning_tokens=(
+            typed.completion_tokens_details.reasoning_tokens if typed.completion_tokens_details else None
+        ),
+        raw=text,
+    )
+    billed = (usage.prompt_tokens, usage.completion_tokens, usage.total_tokens)
+    if any(
+        count is not None and not 0 <= count <= _MOST_TOKENS
+        for count in (*billed, usage.cached_tokens, usage.reasoning_tokens)
+    ):
+        return None
+    return usage, [typed.estimated_cost]
+
+
+def _tolerant(text: str, flags: list[str]) -> tuple[Usage, list[object]]:
+    try:
+        given = as_object(json.loads(text, parse_float=Decimal))
+    except ValueError:
+        given = as_object(None)
+    prompt_details = as_object(given.get("prompt_tokens_details")) or as_object(given.get("prompt_token_details"))
+    completion_details = as_object(given.get("completion_tokens_details"))
+    usage = Usage(
+        prompt_tokens=_count(flags, given.get("prompt_tokens")),
+        completion_tokens=_count(flags, given.get("completion_tokens")),
+        total_tokens=_count(flags, given.get("total_tokens")),
+        cached_tokens=_count(
+            flags,
+            prompt_details.get("cached_tokens"),
+            given.get("num_cached_tokens"),
+            given.get("prompt_cache_hit_tokens"),
+        ),
+        reasoning_tokens=_count(flags, completion_details.get("reasoning_tokens"), given.get("reasoning_tokens")),
+        raw=text,
+    )
+    return usage, [given.get("estimated_cost"), given.get("cost")]
+
+
+def _count(flags: list[str], *values: object) -> int | None:
+    """Return the first known value as a token count: an int, an integral number or a digit string, ≥ 0."""
+    for value in values:
+        if value is None:
+            continue
+        whole = value
+        if (isinstance(value, str) and value.strip().isdecimal()) or (
+            isinstance(value, Decimal) and value.is_finite() and value == value.to_integral_value()
+        ):
+            whole = int(value)
+        if isinstance(whole, int) and not isinstance(whole, bool) and 0 <= whole <= _MOST_TOKENS:
+            return whole
+        if "usage_inconsistent" not in flags:
+            flags.append("usage_inconsistent")
+        return None
+    return None
+
+
+def _cost(
+    usage: Usage,
+    reported: list[object],
+    headers: Mapping[str, str],
+    price: Price | None,
+    flags: list[str],
+) -> Cost | None:
+    for value in reported:
+        if value is None:
+            continue
+        nanousd = nanousd_from_usd(value)
+        if nanousd is not None:
+            return Cost(nanousd=nanousd, source="server")
+        flags.append("cost_unparsable")
+    if (cost := _header_cost(headers, flags)) is not None:
+        return cost
+    nanousd = price.nanousd(usage) if price else None
+    return None if nanousd is None else Cost(nanousd=nanousd, source="price")
+
+
+def _header_cost(headers: Mapping[str, str], flags: list[str]) -> Cost | None:
+    value = headers.get("x-litellm-response-cost")
+    if value is None or value in {"", "None"}:
+        return None
+    nanousd = nanousd_from_usd(value)
+    if nanousd is None:
+        flags.append("cost_unparsable")
+        return None
+    return Cost(nanousd=nanousd, source="server")

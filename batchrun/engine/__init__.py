@@ -1,0 +1,1 @@
+"""Where parts are worked: for now, all of them in this process."""

@@ -1,0 +1,43 @@
+"""The surroundings of a run into what it may use: the key that the job names, and whether a proxy is set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from batchrun.errors import JobError
+from batchrun.execution.once import Access
+from batchrun.job.settings import SIMULATOR, Job
+
+_PROXIES = frozenset(["http_proxy", "https_proxy", "all_proxy"])
+
+
+def access_of(job: Job, environ: Mapping[str, str]) -> Access:
+    """Return the key that a job names, without a trailing newline; raises JobError when it is not there.
+
+    Proxy variables are followed where one is set; the simulator needs neither.
+    """
+    if job.endpoint.base_url == SIMULATOR:
+        return Access()
+    return Access(key=_key(job, environ), trust_env=any(name.lower() in _PROXIES for name in environ))
+
+
+def _key(job: Job, environ: Mapping[str, str]) -> str | None:
+    variable, file = job.endpoint.api_key_env, job.endpoint.api_key_file
+    if variable is not None:
+        where, text = f"the variable {variable} named by endpoint.api_key_env", environ.get(variable, "")
+    elif file is not None:
+        where = f"the file {file} named by endpoint.api_key_file"
+        try:
+            text = Path(file).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is not text"
+            raise JobError(f"{where} can't be read: {reason}") from None
+    else:
+        return None
+    key = text.strip()
+    if not key:
+        raise JobError(f"{where} is not set or is empty")
+    if not key.isascii() or not key.isprintable():
+        raise JobError(f"{where} holds characters that no key has")
+    return key

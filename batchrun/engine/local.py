@@ -1,0 +1,33 @@
+"""Works all parts of a run in this process, on one event loop (uvloop where it is installed)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from batchrun.events import Summary, Watcher
+from batchrun.execution.once import Access, execute
+from batchrun.job.options import RunOptions
+from batchrun.job.settings import Job
+
+_Value = TypeVar("_Value")
+
+
+def run_job(job: Job, options: RunOptions, *, access: Access, watcher: Watcher) -> Summary:
+    """Run a job here; see `execute` for what it returns and raises."""
+    return execute(job, options, access=access, watcher=watcher, drive=drive)
+
+
+def drive(work: Coroutine[Any, Any, _Value]) -> _Value:
+    """Run one coroutine to its end on a loop of its own."""
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        return runner.run(work)
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop  # noqa: PLC0415 - not there on every platform
+    except ImportError:
+        return None
+    return uvloop.new_event_loop

@@ -1,0 +1,118 @@
+"""What is told about a run: running totals, the progress of each second, the summary at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal, Protocol
+
+import msgspec
+
+
+class Totals(msgspec.Struct, frozen=True, kw_only=True):
+    """Sums over all attempts of all runs of one output; money in nano-USD.
+
+    `throttled` counts replies 429 and their like, `maybe_billed` attempts that may have been paid for without a
+    result.
+    """
+
+    requests_sent: int = 0
+    retries: int = 0
+    throttled: int = 0
+    maybe_billed: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cost_nanousd: int = 0
+
+    def plus(self, other: Totals) -> Totals:
+        """Return the sums of both."""
+        return Totals(**{name: getattr(self, name) + getattr(other, name) for name in TOTAL_NAMES})
+
+
+TOTAL_NAMES: tuple[str, ...] = Totals.__struct_fields__
+
+
+class Progress(msgspec.Struct, frozen=True, kw_only=True):
+    """A run as it stands: rows of its range, of which some are settled; times in seconds, money in USD."""
+
+    run_id: str
+    job: str
+    rows: int
+    settled: int
+    failed: int
+    in_flight: int
+    waiting: int
+    parts: int
+    parts_sealed: int
+    requests_sent: int
+    retries: int
+    throttled: int
+    maybe_billed: int
+    prompt_tokens: int
+    completion_tokens: int
+    cost_usd: float
+    elapsed_s: float
+    paused_s: float
+    rows_per_s: float
+    eta_s: float | None
+    draining: bool
+    at: str
+
+
+class SummaryInput(msgspec.Struct, frozen=True, kw_only=True):
+    """The input of a summary."""
+
+    path: str
+    fingerprint: str
+
+
+class Summary(msgspec.Struct, frozen=True, kw_only=True):
+    """`summary.json` (SPEC.md, section 3): counts and costs over all runs of the output, times of this run.
+
+    `cost_usd` is the sum of what is known, None when no cost is known; `unpriced_rows` counts completed rows whose
+    cost is not. Times are ISO 8601, UTC.
+    """
+
+    run_id: str
+    job: str
+    state: Literal["complete", "partial"]
+    exit_status: int
+    reason: str
+    rows: int
+    by_status: Mapping[str, int]
+    by_error_class: Mapping[str, int]
+    requests_sent: int
+    retries: int
+    throttled: int
+    maybe_billed: int
+    prompt_tokens: int
+    completion_tokens: int
+    cost_usd: float | None
+    unpriced_rows: int
+    started_at: str
+    finished_at: str
+    wall_s: float
+    input: SummaryInput
+    output: str
+    versions: Mapping[str, str]
+
+
+class Watcher(Protocol):
+    """Is told how a run goes; called on the run's event loop, so it must return at once."""
+
+    def progressed(self, progress: Progress) -> None:
+        """Take the state of the run, about once a second."""
+        ...
+
+    def noted(self, event: str, **facts: str | float | None) -> None:
+        """Take one event with its keys and counts; never a prompt or a completion."""
+        ...
+
+
+class Unwatched:
+    """A Watcher that nobody looks at."""
+
+    def progressed(self, progress: Progress) -> None:
+        """Ignore it."""
+
+    def noted(self, event: str, **facts: str | float | None) -> None:
+        """Ignore it."""

@@ -1,0 +1,120 @@
+"""The end of a run: the exit status that its rows and its ending deserve, and the summary that says so."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
+from importlib.metadata import version
+
+import msgspec
+
+from batchrun.errors import ExitStatus
+from batchrun.events import Summary, SummaryInput
+from batchrun.execution.flow import Ending
+from batchrun.execution.identity import input_fingerprint
+from batchrun.execution.opening import OpenRun
+from batchrun.job.settings import Job, LimitSettings
+from batchrun.ledger.records import Tallies
+from batchrun.model.outcome import STATUSES
+from batchrun.pricing import usd
+
+_RANK = (
+    ExitStatus.FAULT,
+    ExitStatus.OUTPUT,
+    ExitStatus.SIGINT,
+    ExitStatus.SIGTERM,
+    ExitStatus.ENDPOINT,
+    ExitStatus.BUDGET,
+    ExitStatus.DEADLINE,
+)
+
+
+def status_of_rows(tallies: Tallies, limits: LimitSettings, rows: int) -> tuple[ExitStatus, str]:
+    """Return 0 or 1 for a run whose rows are all settled, and why (SPEC.md, section 4)."""
+    failed = sum(tallies.by_status.get(status, 0) for status in limits.fail_on)
+    most = limits.max_failed
+    if failed * 100 > Decimal(most[:-1]) * rows if isinstance(most, str) else failed > most:
+        return ExitStatus.FAILED, f"{failed} of {rows} rows failed, more than max_failed = {most}"
+    return (
+        ExitStatus.OK,
+        "every row is settled" if not failed else f"{failed} of {rows} rows failed, within max_failed",
+    )
+
+
+def first_ending(endings: Sequence[Ending]) -> Ending | None:
+    """Return the ending that decides the exit status; of several the gravest wins."""
+    return min(endings, key=lambda ending: _RANK.index(ending.status), default=None)
+
+
+def summary_of(
+    run: OpenRun, endings: Sequence[Ending], *, complete: bool, started_at: datetime, wall_s: float
+) -> Summary:
+    """Return the summary of a run that has ended.
+
+    `complete` says that every row is settled and every file in place; endings then only count where they are graver
+    than the outcome of rows.
+    """
+    tallies, totals = run.store.tallies(), run.store.totals()
+    settled = sum(tallies.by_status.values())
+    ending = first_ending([ending for ending in endings if not complete or ending.status in _RANK[:2]])
+    if ending is None and complete:
+        status, reason = status_of_rows(tallies, run.job.limits, run.rows)
+    elif ending is None:
+        status, reason = ExitStatus.FAULT, f"{run.rows - settled} rows are not settled, for no known reason"
+    else:
+        status, reason = ending.status, ending.reason
+    priced = settled - tallies.unpriced - tallies.by_status.get("failed", 0)
+    return Summary(
+        run_id=run.run_id,
+        job=run.job.name,
+        state="complete" if complete else "partial",
+        exit_status=int(status),
+        reason=reason,
+        rows=run.rows,
+        by_status={name: tallies.by_status[name] for name in STATUSES if tallies.by_status.get(name)},
+        by_error_class=dict(sorted(tallies.by_error_class.items())),
+        requests_sent=totals.requests_sent,
+        retries=totals.retries,
+        throttled=totals.throttled,
+        maybe_billed=totals.maybe_billed,
+        prompt_tokens=totals.prompt_tokens,
+        completion_tokens=totals.completion_tokens,
+        cost_usd=usd(totals.cost_nanousd) if priced > 0 or totals.cost_nanousd else None,
+        unpriced_rows=tallies.unpriced,
+        started_at=started_at.isoformat(),
+        finished_at=datetime.now(tz=UTC).isoformat(),
+        wall_s=round(wall_s, 3),
+        input=SummaryInput(path=run.job.input.path, fingerprint=input_fingerprint(run.examined.survey)),
+        output=str(run.places.output),
+        versions=versions(),
+    )
+
+
+def standing_summary(run: OpenRun) -> Summary | None:
+    """Return the summary of an output that was complete before, where it still says what the rows say."""
+    try:
+        standing = msgspec.json.decode(run.places.summary.read_bytes(), type=Summary)
+    except (OSError, msgspec.DecodeError):
+        return None
+    status, _ = status_of_rows(run.store.tallies(), run.job.limits, run.rows)
+    fits = standing.state == "complete" and standing.exit_status == status and standing.rows == run.rows
+    return standing if fits else None
+
+
+def versions() -> Mapping[str, str]:
+    """Return the versions of batchrun, Python and the libraries that a result depends on."""
+    names = ("batchrun-llm", "aiohttp", "aiolimiter", "pyarrow", "tenacity", "msgspec")
+    return {"python": platform.python_version()} | {name: version(name) for name in names}
+
+
+def said_of(job: Job, endings: Sequence[Ending]) -> list[Ending]:
+    """Return endings whose reason names what to mend: for a refused key, where the key came from."""
+    source = job.endpoint.api_key_env or job.endpoint.api_key_file
+    return [
+        msgspec.structs.replace(ending, reason=f"{ending.reason} (key from {source})")
+        if source and ending.status is ExitStatus.ENDPOINT and "HTTP 401" in ending.reason
+        else ending
+        for ending in endings
+    ]

@@ -1,0 +1,88 @@
+"""Job and input looked at together before anything is made or sent: survey, prompts, carried columns, clashes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from batchrun.errors import JobError
+from batchrun.job.places import Places, places_of
+from batchrun.job.settings import SIMULATOR, Job
+from batchrun.model.record import Column, Survey
+from batchrun.model.request import Envelope
+from batchrun.prompt import Prompter
+from batchrun.reader.source import Needs, Reader
+from batchrun.reader.survey import open_reader, survey_input
+from batchrun.writer.schema import Layout, refuse_clashes
+
+
+class Examined(msgspec.Struct, frozen=True, kw_only=True):
+    """A job that fits its input."""
+
+    job: Job
+    places: Places
+    survey: Survey
+    prompter: Prompter
+    layout: Layout
+
+    def reader(self, layout: Layout) -> Reader:
+        """Return a reader of the input for the prompts and for `layout`'s carried columns."""
+        carried = tuple(column.name for column in layout.carried)
+        return open_reader(self.survey, Needs(values=self.prompter.columns, carried=carried))
+
+    def envelope(self) -> Envelope:
+        """Return the fixed part of the job's requests."""
+        return Envelope(identity=identity_word(self.job), fields=self.job.request)
+
+
+def examine(job: Job, *, known: Survey | None = None) -> Examined:
+    """Survey the input and check the job against it; `known` spares a second look at unchanged files.
+
+    Raises JobError when anything is wrong; nothing has been made or sent then.
+    """
+    places = places_of(job)
+    _check_output(job, places)
+    survey = survey_input(job.input, known=known)
+    prompter = Prompter(job.prompt, survey.column_names(), from_arrow=survey.format == "parquet")
+    layout = Layout(
+        rows_per_part=job.output.rows_per_part,
+        carried=_carried(job, survey),
+        prefix=job.output.prefix,
+        keep_raw=job.endpoint.keep_raw,
+    )
+    refuse_clashes(layout)
+    return Examined(job=job, places=places, survey=survey, prompter=prompter, layout=layout)
+
+
+def identity_word(job: Job) -> str:
+    """Return what stands for the endpoint in digests: its base URL, or the simulator's name, never its port."""
+    return SIMULATOR if job.endpoint.base_url == SIMULATOR else job.endpoint.base_url
+
+
+def _carried(job: Job, survey: Survey) -> tuple[Column, ...]:
+    chosen = job.output.columns
+    if chosen == "all":
+        return survey.columns
+    if chosen == "none":
+        return ()
+    by_name = {column.name: column for column in survey.columns}
+    for name in chosen:
+        if name not in by_name:
+            raise JobError(f"output.columns: the input has no column `{name}`; it has {', '.join(by_name)}")
+    return tuple(by_name[name] for name in dict.fromkeys(chosen))
+
+
+def _check_output(job: Job, places: Places) -> None:
+    """Refuse outputs that would lie in the input or on top of files that no run made."""
+    if places.single is None and places.output.is_file():
+        raise JobError(f"output.path: {places.output} is a file; expected a directory, or a name ending in .parquet")
+    if places.single is not None and places.single.is_dir():
+        raise JobError(f"output.path: {places.single} is a directory; a name ending in .parquet is one file")
+    source, output = Path(job.input.path).resolve(), Path(job.output.path).resolve()
+    if source == output or (source.is_dir() and output.is_relative_to(source)):
+        raise JobError(f"output.path: {output} lies in the input; choose a place outside of it")
+    if places.single is None and not places.ledger.exists() and any(places.output.glob("*.parquet")):
+        raise JobError(
+            f"output.path: {places.output} holds Parquet files that no run recorded; choose an empty directory"
+        )

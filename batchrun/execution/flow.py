@@ -1,0 +1,286 @@
+"""One run in flight: reading, workers and sealing as tasks whose nesting is the order in which a run drains.
+
+    outer task group:  sealing, ticking            (end last)
+      inner task group:  reading, workers
+
+A slot is given back when the ledger has committed the attempt's entry, not when its worker is done with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from typing import NoReturn
+
+import msgspec
+
+from batchrun.client.lane import Lane
+from batchrun.errors import BatchrunError, ExitStatus, OutputError, innermost
+from batchrun.events import Progress, Totals, Watcher
+from batchrun.execution.backlog import Backlog
+from batchrun.execution.opening import OpenRun, skipped_rows
+from batchrun.execution.parts import OpenPart, OpenParts
+from batchrun.execution.pulse import Pulse
+from batchrun.ledger.group_commit import Ledger
+from batchrun.ledger.records import Entry, PartRecord, Tallies
+from batchrun.ledger.store import Store, reading
+from batchrun.model.attempt import Tries
+from batchrun.model.record import Stretch
+from batchrun.worker import OpenRow, Worker
+from batchrun.writer.dataset import write_whole
+from batchrun.writer.spool import Spool
+
+TICK_S = 1.0
+_SIGNALS: Mapping[signal.Signals, ExitStatus] = {
+    signal.SIGINT: ExitStatus.SIGINT,
+    signal.SIGTERM: ExitStatus.SIGTERM,
+    signal.SIGHUP: ExitStatus.SIGTERM,
+}
+
+
+class Ending(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a run ends before all rows are settled."""
+
+    status: ExitStatus
+    reason: str
+
+
+class Flow:
+    """Drives the open parts of one run to their end; used once, inside the running loop."""
+
+    def __init__(self, run: OpenRun, *, lane: Lane, worker: Worker, pulse: Pulse, watcher: Watcher) -> None:
+        """Wire the parts of a run together; nothing starts yet."""
+        limits = run.job.limits
+        self._run = run
+        self._lane = lane
+        self._worker = worker
+        self._pulse = pulse
+        self._watcher = watcher
+        self._ledger = Ledger(run.store)
+        self._spool = Spool(run.places.spool, run.layout)
+        self._backlog = Backlog(most_waiting=4 * limits.concurrency + 1000)
+        self._parts = OpenParts(run.open_parts, rows_per_part=run.layout.rows_per_part)
+        self._ready: asyncio.Queue[OpenPart | None] = asyncio.Queue(len(run.open_parts) + 1)
+        self._tried = {row: _afresh(tries) for row, tries in run.store.tries().items()}
+        self._inner: list[asyncio.Task[None]] = []
+        self._endings: list[Ending] = []
+        self._ended = asyncio.Event()
+        self._hurried = False
+        self._failure: Exception | None = None
+
+    async def go(self) -> list[Ending]:
+        """Run to the end; return why it ended early, empty when it did not.
+
+        Raises OutputError when the output can't be written.
+        """
+        self._ledger.start(self._committed, self._ledger_failed)
+        try:
+            with self._signals():
+                await self._drive()
+        except BaseExceptionGroup as group:
+            _raise_first(group)
+        finally:
+            await asyncio.to_thread(self._ledger.stop)
+            self._spool.remove()
+        if self._failure is not None:
+            raise self._failure
+        return self._endings
+
+    async def _drive(self) -> None:
+        async with asyncio.TaskGroup() as outer:
+            outer.create_task(self._seal(), name="sealing")
+            outer.create_task(self._tick(), name="ticking")
+            async with asyncio.TaskGroup() as inner:
+                self._inner.append(inner.create_task(self._read(), name="reading"))
+                for number in range(self._workers()):
+                    self._inner.append(inner.create_task(self._work(), name=f"worker {number}"))
+            if self._failure is None:
+                await self._ledger.ask(_nothing)
+            self._ready.put_nowait(None)
+
+    def _workers(self) -> int:
+        """Return how many workers the slots and the rows that are left deserve."""
+        pending = sum(part.pending for part in self._run.open_parts)
+        return min(self._run.job.limits.concurrency, max(1, pending))
+
+    async def _read(self) -> None:
+        """Read the open parts in order, spool what is carried, hand on what needs a request."""
+        source = self._records()
+        while not self._backlog.closed and (chunk := await asyncio.to_thread(next, source, None)):
+            part, rows, count = chunk
+            await self._backlog.add(rows)
+            self._announce(self._parts.read(part, count))
+        self._backlog.all_read()
+
+    def _records(self) -> Iterator[tuple[int, list[OpenRow], int]]:
+        """Yield, off the loop, a part's number, its next rows that need a request, and how many rows were read."""
+        open_parts = {part.part: part for part in self._run.open_parts}
+        at: int | None = None
+        skipped: set[int] = set()
+        for part in self._run.open_parts:
+            if not part.rows:
+                yield part.part, [], 0
+        for stretch in self._run.examined.reader(self._run.layout).stretches(
+            part.rows for part in self._run.open_parts
+        ):
+            number = stretch.records[0].row // self._run.layout.rows_per_part
+            if number != at:
+                at, skipped = number, skipped_rows(self._run.places.ledger, open_parts[number])
+            self._spool.append(number, stretch)
+            if stretch.records[-1].row + 1 == open_parts[number].rows.stop:
+                self._spool.end()
+            yield number, self._open_rows(stretch, skipped), len(stretch.records)
+
+    def _open_rows(self, stretch: Stretch, skipped: set[int]) -> list[OpenRow]:
+        return [
+            OpenRow(record=record, tries=self._tried.get(record.row, _NEVER_TRIED))
+            for record in stretch.records
+            if record.row not in skipped
+        ]
+
+    async def _work(self) -> None:
+        while (row := await self._backlog.take()) is not None:
+            step = await self._worker.advance(row)
+            if step.entry is None:
+                continue
+            self._ledger.put(step.entry)
+            if step.stop is not None:
+                self.drain(Ending(status=ExitStatus.ENDPOINT, reason=step.stop))
+            elif step.wait_s is not None:
+                self._backlog.retry_in(row, step.wait_s)
+            else:
+                self._backlog.settled()
+
+    def _committed(self, entries: Sequence[Entry]) -> None:
+        """Take note of what is durable: slots come back, rows are settled, parts get ready."""
+        for entry in entries:
+            if entry.holds_slot:
+                self._lane.gate.leave()
+            self._pulse.add(entry)
+            if entry.outcome is not None:
+                self._announce(self._parts.settled(entry.row))
+
+    def _announce(self, part: OpenPart | None) -> None:
+        if part is not None:
+            self._ready.put_nowait(part)
+
+    async def _seal(self) -> None:
+        """Write parts as they get ready; the file of a part changes between two commits of the ledger."""
+        try:
+            while (part := await self._ready.get()) is not None and not self._hurried:
+                record = await asyncio.to_thread(self._write, part)
+                await self._ledger.ask(_bound(Store.replace_part, record))
+                await asyncio.to_thread(self._run.dataset.publish, part.part)
+                await self._ledger.ask(_bound(Store.confirm_part, record, part.rows))
+                self._spool.drop(part.part)
+                self._pulse.sealed += 1
+        finally:
+            self._ended.set()
+
+    def _write(self, part: OpenPart) -> PartRecord:
+        dataset = self._run.dataset
+        with reading(self._run.places.ledger) as store:
+            written = self._run.part_writer.write(
+                dataset.beside(part.part),
+                part.rows,
+                store.outcomes(part.rows),
+                self._spool.of(part.part),
+                dataset.path(part.part) if part.kept else None,
+            )
+        return PartRecord(
+            part=part.part,
+            rows=written.rows,
+            sha256=written.sha256,
+            tallies=Tallies(
+                by_status=written.by_status, by_error_class=written.by_error_class, unpriced=written.unpriced
+            ),
+        )
+
+    async def _tick(self) -> None:
+        while not self._ended.is_set():
+            progress = self._progress()
+            self._watcher.progressed(progress)
+            with contextlib.suppress(OutputError):  # the ledger finds a full disk and says so
+                content = msgspec.json.encode(progress)
+                await asyncio.to_thread(write_whole, self._run.places.progress, content, durable=False)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(TICK_S):
+                    await self._ended.wait()
+        self._watcher.progressed(self._progress())
+
+    def _progress(self) -> Progress:
+        gate = self._lane.gate
+        return self._pulse.progress(
+            in_flight=gate.in_flight,
+            waiting=self._backlog.waiting,
+            paused_s=gate.paused_s,
+            draining=bool(self._endings),
+        )
+
+    def drain(self, ending: Ending) -> None:
+        """Send nothing new; give what is in flight the grace time, then let go of it."""
+        first = not self._endings
+        self._endings.append(ending)
+        self._backlog.close()
+        self._lane.gate.close()
+        if first:
+            self._watcher.noted("draining", reason=ending.reason, in_flight=self._lane.gate.in_flight)
+            asyncio.get_running_loop().call_later(self._run.options.grace_s, self._let_go)
+
+    def _let_go(self) -> None:
+        for task in self._inner:
+            task.cancel()
+
+    def _ledger_failed(self, error: Exception) -> None:
+        """Send nothing more: no slot would come back, and what was paid could not be kept."""
+        self._failure = error
+        self._hurried = True
+        self._backlog.close()
+        self._lane.gate.close()
+        self._let_go()
+
+    @contextlib.contextmanager
+    def _signals(self) -> Generator[None, None, None]:
+        """Drain on the first signal, let go on the second."""
+        if not self._run.options.signals:
+            yield
+            return
+        loop = asyncio.get_running_loop()
+
+        def caught(number: signal.Signals) -> None:
+            if any(ending.status in _SIGNALS.values() for ending in self._endings):
+                self._hurried = True
+                self._let_go()
+            self.drain(Ending(status=_SIGNALS[number], reason=f"stopped by {number.name}"))
+
+        for number in _SIGNALS:
+            loop.add_signal_handler(number, caught, number)
+        try:
+            yield
+        finally:
+            for number in _SIGNALS:
+                loop.remove_signal_handler(number)
+
+
+_NEVER_TRIED = Tries()
+
+
+def _afresh(tries: Tries) -> Tries:
+    """Return an earlier run's tries with the error budget of a new run; money and ambiguity are not forgotten."""
+    return msgspec.structs.replace(tries, errors=0, throttled=0)
+
+
+def _nothing(_: Store) -> Totals | None:
+    return None
+
+
+def _bound(change: Callable[..., None], *values: object) -> Callable[[Store], None]:
+    return lambda store: change(store, *values)
+
+
+def _raise_first(group: BaseExceptionGroup[BaseException]) -> NoReturn:
+    """Raise the one error that says why the run ended: a known one before a fault."""
+    known = group.subgroup(BatchrunError)
+    raise innermost(known if known is not None else group)

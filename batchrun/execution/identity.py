@@ -1,0 +1,59 @@
+"""What makes two runs the same run: the fingerprint of job and input, and a readable difference where they differ."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from typing import cast
+
+import msgspec
+
+from batchrun.job.settings import Job
+from batchrun.model.record import Survey
+
+_SHOWN_CHARS = 80
+
+
+def identity_of(job: Job, survey: Survey) -> Mapping[str, object]:
+    """Return all that decides what is asked: request, prompt, base URL, input; nothing about key, pace or output."""
+    prompt: dict[str, object] = msgspec.structs.asdict(job.prompt) if job.prompt else {}
+    return {
+        "request": {name: value for name, value in job.request.items() if name != "stream"},
+        "prompt": {name: value for name, value in prompt.items() if value is not None},
+        "endpoint": {"base_url": job.endpoint.base_url},
+        "input": {
+            "format": survey.format,
+            "key": survey.key,
+            "rows": survey.rows,
+            "sha256": input_fingerprint(survey),
+        },
+    }
+
+
+def input_fingerprint(survey: Survey) -> str:
+    """Return a digest, in hex, of the contents of all input files in their order."""
+    digest = hashlib.sha256()
+    for file in survey.files:
+        digest.update(f"{file.sha256} {file.rows}\n".encode())
+    return digest.hexdigest()
+
+
+def difference(before: Mapping[str, object], now: Mapping[str, object]) -> str:
+    """Return the keys whose values differ, each with both values, one a line; empty when nothing differs."""
+    old, new = dict(_leaves(before)), dict(_leaves(now))
+    names = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
+    return "\n".join(f"  {name}: {_shown(old.get(name))} → {_shown(new.get(name))}" for name in names)
+
+
+def _leaves(tree: object, at: str = "") -> Iterator[tuple[str, str]]:
+    if isinstance(tree, Mapping) and tree:
+        for name, value in cast("Mapping[str, object]", tree).items():
+            yield from _leaves(value, f"{at}.{name}" if at else name)
+    else:
+        yield at, msgspec.json.encode(tree).decode()
+
+
+def _shown(text: str | None) -> str:
+    if text is None:
+        return "not set"
+    return text if len(text) <= _SHOWN_CHARS else f"{text[:_SHOWN_CHARS]}…"

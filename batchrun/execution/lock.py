@@ -1,0 +1,59 @@
+"""One kernel lock for one output, so that two runs can't share it and none is left behind by a crash."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import socket
+from collections.abc import Generator
+from pathlib import Path
+
+from batchrun.errors import JobError, OutputError, OutputHeldError
+
+_REMOTE_KINDS = ("nfs", "cifs", "smb", "fuse", "9p")
+
+
+@contextlib.contextmanager
+def held(path: Path) -> Generator[None, None, None]:
+    """Hold the lock file `path`, whose folder must be there.
+
+    Raises OutputHeldError, naming the holder, when another run holds it; OutputError when it can't be made.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise OutputError(f"{path}: can't be made: {error.strerror}") from None
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(descriptor, 200, 0).decode("utf-8", "replace").strip()
+            raise OutputHeldError(f"another run holds this output: {holder or 'it has just begun'}") from None
+        with contextlib.suppress(OSError):  # naming the holder is a courtesy; a full disk is found by the ledger
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def refuse_remote_disk(path: Path, mounts: str = "/proc/self/mounts") -> None:
+    """Raise JobError where `path` would lie on a network file system, which keeps no promise of flock and WAL."""
+    try:
+        lines = Path(mounts).read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return
+    resolved = path.resolve()
+    kind_of: dict[Path, str] = {}
+    for line in lines:
+        fields = line.split(" ")
+        if len(fields) > 2:  # noqa: PLR2004 - device, place, kind
+            place = fields[1].encode().decode("unicode_escape")
+            kind_of[Path(place)] = fields[2]
+    kind = next((kind_of[above] for above in (resolved, *resolved.parents) if above in kind_of), "")
+    if kind.startswith(_REMOTE_KINDS):
+        raise JobError(
+            f"output.state_dir: {path} is on a network disk ({kind}), where neither locks nor the ledger can be "
+            "trusted; set output.state_dir to a folder on a local disk"
+        )

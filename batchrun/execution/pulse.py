@@ -1,0 +1,68 @@
+"""Counts of a run as it goes, and the progress they make."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from batchrun.events import Progress
+from batchrun.execution.opening import OpenRun
+from batchrun.ledger.records import Entry
+from batchrun.pricing import usd
+
+PACE_TICKS = 30
+
+
+class Pulse:
+    """Adds up what is durable, starting from what earlier runs of the output left."""
+
+    def __init__(self, run: OpenRun, *, clock: Callable[[], float]) -> None:
+        """Start from the run's ledger; `clock` is monotonic, in seconds."""
+        tallies = run.store.tallies()
+        self._run = run
+        self._clock = clock
+        self._began = clock()
+        self._by_status: Counter[str] = Counter(tallies.by_status)
+        self._totals = run.store.totals()
+        self._paces: deque[tuple[float, int]] = deque(maxlen=PACE_TICKS)
+        self.sealed = run.parts - len(run.open_parts)
+
+    def add(self, entry: Entry) -> None:
+        """Count one committed entry."""
+        self._totals = self._totals.plus(entry.totals)
+        if entry.outcome is not None:
+            self._by_status[entry.outcome.status] += 1
+
+    def progress(self, *, in_flight: int, waiting: int, paused_s: float, draining: bool) -> Progress:
+        """Return the run as it stands; pace and forecast are those of the last half minute."""
+        now, totals = self._clock(), self._totals
+        settled = sum(self._by_status.values())
+        self._paces.append((now, settled))
+        since, before = self._paces[0]
+        rows_per_s = (settled - before) / (now - since) if now > since else 0.0
+        left = self._run.rows - settled
+        return Progress(
+            run_id=self._run.run_id,
+            job=self._run.job.name,
+            rows=self._run.rows,
+            settled=settled,
+            failed=sum(self._by_status[status] for status in self._run.job.limits.fail_on),
+            in_flight=in_flight,
+            waiting=waiting,
+            parts=self._run.parts,
+            parts_sealed=self.sealed,
+            requests_sent=totals.requests_sent,
+            retries=totals.retries,
+            throttled=totals.throttled,
+            maybe_billed=totals.maybe_billed,
+            prompt_tokens=totals.prompt_tokens,
+            completion_tokens=totals.completion_tokens,
+            cost_usd=usd(totals.cost_nanousd),
+            elapsed_s=now - self._began,
+            paused_s=paused_s,
+            rows_per_s=rows_per_s,
+            eta_s=left / rows_per_s if rows_per_s > 0 else None,
+            draining=draining,
+            at=datetime.now(tz=UTC).isoformat(),
+        )

@@ -1,0 +1,1 @@
+"""The job: what the TOML file says, checked, with every path resolved."""

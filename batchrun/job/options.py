@@ -1,0 +1,22 @@
+"""What one run is asked for beside its job."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+
+class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """Options of one run; none of them is part of the job's fingerprint.
+
+    `limit` treats the input as its first rows. `retry_failed` sends again exactly the rows whose status is in
+    `fail_on`. `grace_s` is how long a stopped run waits for what is in flight. `signals` makes the run drain on
+    SIGINT, SIGTERM and SIGHUP, which only the main thread can ask for.
+    """
+
+    limit: Annotated[int, Meta(ge=0)] | None = None
+    retry_failed: bool = False
+    grace_s: float = 30.0
+    signals: bool = False

@@ -1,0 +1,50 @@
+"""What goes into the ledger and what it counts, as values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from batchrun.events import Totals
+from batchrun.model.attempt import Tries
+from batchrun.model.outcome import Outcome
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """What one attempt adds to the ledger: its totals, and either the row's outcome or its tries so far.
+
+    `holds_slot` says that a slot is to be given back once the entry is durable.
+    """
+
+    row: int
+    totals: Totals
+    outcome: Outcome | None = None
+    tries: Tries | None = None
+    holds_slot: bool = True
+
+
+class Tallies(msgspec.Struct, frozen=True, kw_only=True):
+    """Settled rows counted by status and by error class, and completed rows whose cost is unknown."""
+
+    by_status: Mapping[str, int]
+    by_error_class: Mapping[str, int]
+    unpriced: int
+
+
+class PartRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """What the ledger knows of a written part: the digest of its file, in hex, and its rows, counted."""
+
+    part: int
+    rows: int
+    sha256: str
+    tallies: Tallies
+
+
+class SettledRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A row of a written part as it stands in its file."""
+
+    row: int
+    status: str
+    error_class: str | None
+    unpriced: bool

@@ -1,0 +1,264 @@
+"""The ledger's tables in SQLite: a WAL with `synchronous=FULL`, so that what is committed is on disk.
+
+outcome    rows of parts that are not written yet     part       written parts and the digests of their files
+tries      what pending rows have cost so far         replacing  parts whose file is just being put in place
+totals     sums over all attempts                     reopened   rows of written parts that are sent again
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections import Counter
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from pathlib import Path
+
+import msgspec
+
+from batchrun.errors import JobError, OutputError
+from batchrun.events import TOTAL_NAMES, Totals
+from batchrun.ledger.records import Entry, PartRecord, SettledRow, Tallies
+from batchrun.model.attempt import PASSING_ERRORS, Tries
+from batchrun.model.outcome import Outcome, pack, unpack
+
+SCHEMA_VERSION = 1
+_APPLICATION_ID = 0x62726C67  # "brlg"
+_SCHEMA = f"""
+CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE outcome (
+    row INTEGER PRIMARY KEY, status TEXT NOT NULL, error_class TEXT, unpriced INTEGER NOT NULL, packed BLOB NOT NULL
+);
+CREATE TABLE tries (row INTEGER PRIMARY KEY, packed BLOB NOT NULL);
+CREATE TABLE part (part INTEGER PRIMARY KEY, record TEXT NOT NULL);
+CREATE TABLE replacing (part INTEGER PRIMARY KEY, record TEXT NOT NULL);
+CREATE TABLE reopened (
+    row INTEGER PRIMARY KEY, status TEXT NOT NULL, error_class TEXT, unpriced INTEGER NOT NULL
+);
+CREATE TABLE totals ({", ".join(f"{name} INTEGER NOT NULL DEFAULT 0" for name in TOTAL_NAMES)});
+INSERT INTO totals DEFAULT VALUES;
+PRAGMA application_id = {_APPLICATION_ID};
+PRAGMA user_version = {SCHEMA_VERSION};
+"""
+_ADD_TOTALS = f"UPDATE totals SET {', '.join(f'{name} = {name} + ?' for name in TOTAL_NAMES)}"  # noqa: S608
+_PASSING = ", ".join(f"'{name}'" for name in sorted(PASSING_ERRORS))
+
+
+class Store:
+    """One connection to the tables; used by one thread at a time."""
+
+    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+        """Use `open_store` or `reading` instead."""
+        self.path = path
+        self._connection = connection
+
+    def close(self) -> None:
+        """Close the file."""
+        self._connection.close()
+
+    @contextlib.contextmanager
+    def changing(self) -> Generator[None, None, None]:
+        """Make all that is done inside one transaction; raises OutputError when it can't be committed."""
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            except BaseException:
+                with contextlib.suppress(sqlite3.Error):
+                    self._connection.execute("ROLLBACK")
+                raise
+            self._connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise unwritable(self.path, error) from None
+
+    def commit(self, entries: Sequence[Entry]) -> None:
+        """Add entries in one transaction."""
+        totals = Totals()
+        outcomes: list[tuple[int, str, str | None, bool, bytes]] = []
+        tries: list[tuple[int, bytes]] = []
+        tried: list[tuple[int]] = []
+        for entry in entries:
+            totals = totals.plus(entry.totals)
+            if entry.tries is not None:
+                tries.append((entry.row, msgspec.msgpack.encode(entry.tries)))
+            if entry.outcome is not None:
+                outcomes.append(_outcome_values(entry.outcome))
+                if entry.outcome.account.attempts > 1:
+                    tried.append((entry.row,))
+        with self.changing():
+            self._connection.executemany("INSERT INTO outcome VALUES (?, ?, ?, ?, ?)", outcomes)
+            self._connection.executemany("INSERT OR REPLACE INTO tries VALUES (?, ?)", tries)
+            self._connection.executemany("DELETE FROM tries WHERE row = ?", tried)
+            self._connection.execute(_ADD_TOTALS, msgspec.structs.astuple(totals))
+
+    def note(self, **values: str) -> None:
+        """Set named texts."""
+        self._connection.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", values.items())
+
+    def noted(self, name: str) -> str | None:
+        """Return a named text."""
+        found = self._connection.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
+        return None if found is None else str(found[0])
+
+    def totals(self) -> Totals:
+        """Return the running totals."""
+        values = self._connection.execute(f"SELECT {', '.join(TOTAL_NAMES)} FROM totals").fetchone()  # noqa: S608
+        return Totals(**dict(zip(TOTAL_NAMES, values, strict=True)))
+
+    def tallies(self) -> Tallies:
+        """Count the settled rows: those of written parts, less the reopened ones, and those whose part is open."""
+        by_status: Counter[str] = Counter()
+        by_error_class: Counter[str] = Counter()
+        unpriced = 0
+        for part in self.parts():
+            by_status.update(part.tallies.by_status)
+            by_error_class.update(part.tallies.by_error_class)
+            unpriced += part.tallies.unpriced
+        for table, sign in (("outcome", 1), ("reopened", -1)):
+            for status, error_class, count, without_price in self._connection.execute(
+                f"SELECT status, error_class, count(*), sum(unpriced) FROM {table} "  # noqa: S608 - our own names
+                "GROUP BY status, error_class"
+            ):
+                by_status[status] += sign * count
+                if error_class is not None:
+                    by_error_class[error_class] += sign * count
+                unpriced += sign * without_price
+        return Tallies(by_status=dict(+by_status), by_error_class=dict(+by_error_class), unpriced=unpriced)
+
+    def parts(self) -> list[PartRecord]:
+        """Return all written parts, in order."""
+        return self._records("SELECT record FROM part ORDER BY part")
+
+    def replacing(self) -> list[PartRecord]:
+        """Return the parts whose file was about to be put in place when the last run ended."""
+        return self._records("SELECT record FROM replacing ORDER BY part")
+
+    def _records(self, query: str) -> list[PartRecord]:
+        return [msgspec.json.decode(record, type=PartRecord) for (record,) in self._connection.execute(query)]
+
+    def replace_part(self, record: PartRecord) -> None:
+        """First step of publishing a part: the file under its name is being replaced by the one with this digest."""
+        self._connection.execute(
+            "INSERT OR REPLACE INTO replacing VALUES (?, ?)",
+            (record.part, msgspec.json.encode(record).decode()),
+        )
+
+    def confirm_part(self, record: PartRecord, rows: range) -> None:
+        """Second step: the file is in place, so the outcomes of its rows are not needed here any more."""
+        text = msgspec.json.encode(record).decode()
+        self._connection.execute("INSERT OR REPLACE INTO part VALUES (?, ?)", (record.part, text))
+        self._connection.execute("DELETE FROM replacing WHERE part = ?", (record.part,))
+        self._connection.execute("DELETE FROM outcome WHERE row >= ? AND row < ?", (rows.start, rows.stop))
+        self._connection.execute("DELETE FROM reopened WHERE row >= ? AND row < ?", (rows.start, rows.stop))
+
+    def abandon_replacing(self, part: int) -> None:
+        """Take the first step back: the file was not put in place, what the ledger holds is still right."""
+        self._connection.execute("DELETE FROM replacing WHERE part = ?", (part,))
+
+    def forget_part(self, part: int, rows: range) -> None:
+        """Drop a part whose file is gone or is not the one that was written: its rows are pending again."""
+        self._connection.execute("DELETE FROM part WHERE part = ?", (part,))
+        self._connection.execute("DELETE FROM reopened WHERE row >= ? AND row < ?", (rows.start, rows.stop))
+
+    def reopen(self, rows: Iterable[SettledRow]) -> None:
+        """Make rows of written parts pending again; their parts are rewritten once they are settled anew."""
+        self._connection.executemany(
+            "INSERT OR IGNORE INTO reopened VALUES (?, ?, ?, ?)",
+            ((row.row, row.status, row.error_class, row.unpriced) for row in rows),
+        )
+
+    def forget_passing_failures(self) -> int:
+        """Make open rows pending again whose failure may pass (SPEC.md, section 4); return how many."""
+        return self._connection.execute(
+            f"DELETE FROM outcome WHERE error_class IN ({_PASSING})"  # noqa: S608 - our own words
+        ).rowcount
+
+    def forget_outcomes(self, statuses: Sequence[str]) -> int:
+        """Make open rows with one of these statuses pending again; return how many."""
+        marks = ", ".join("?" for _ in statuses)
+        return self._connection.execute(
+            f"DELETE FROM outcome WHERE status IN ({marks})",  # noqa: S608 - only question marks
+            tuple(statuses),
+        ).rowcount
+
+    def count_settled(self, rows: range) -> int:
+        """Return how many of `rows` have an outcome here."""
+        return self._count("outcome", rows)
+
+    def count_reopened(self, rows: range) -> int:
+        """Return how many of `rows` were reopened."""
+        return self._count("reopened", rows)
+
+    def _count(self, table: str, rows: range) -> int:
+        query = f"SELECT count(*) FROM {table} WHERE row >= ? AND row < ?"  # noqa: S608 - our own names
+        return int(self._connection.execute(query, (rows.start, rows.stop)).fetchone()[0])
+
+    def reopened(self, rows: range) -> set[int]:
+        """Return those of `rows` that were reopened."""
+        found = self._connection.execute("SELECT row FROM reopened WHERE row >= ? AND row < ?", (rows.start, rows.stop))
+        return {row for (row,) in found}
+
+    def settled(self, rows: range) -> set[int]:
+        """Return those of `rows` that have an outcome here."""
+        found = self._connection.execute("SELECT row FROM outcome WHERE row >= ? AND row < ?", (rows.start, rows.stop))
+        return {row for (row,) in found}
+
+    def tries(self) -> dict[int, Tries]:
+        """Return what earlier attempts of pending rows came to."""
+        found = self._connection.execute("SELECT row, packed FROM tries WHERE row NOT IN (SELECT row FROM outcome)")
+        return {row: msgspec.msgpack.decode(packed, type=Tries) for row, packed in found}
+
+    def outcomes(self, rows: range) -> Iterator[Outcome]:
+        """Yield the outcomes of `rows` that are here, in row order."""
+        found = self._connection.execute(
+            "SELECT packed FROM outcome WHERE row >= ? AND row < ? ORDER BY row", (rows.start, rows.stop)
+        )
+        for (packed,) in found:
+            yield unpack(packed)
+
+
+def open_store(path: Path) -> Store:
+    """Open or make the ledger at `path`; its folder must be there.
+
+    Raises OutputError when the file can't be written or is damaged, JobError when a newer batchrun made it.
+    """
+    try:
+        connection = _connect(path)
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        if version > SCHEMA_VERSION:
+            connection.close()
+            raise JobError(
+                f"{path}: written by a newer batchrun (schema {version}, this one knows {SCHEMA_VERSION}); "
+                "use that version, or --fresh"
+            )
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        if version == 0:
+            connection.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT;")
+    except sqlite3.Error as error:
+        raise unwritable(path, error) from None
+    return Store(path, connection)
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Generator[Store, None, None]:
+    """Open the ledger a second time, to read beside its writer from any thread."""
+    connection = _connect(path)
+    try:
+        connection.execute("PRAGMA query_only = 1")
+        yield Store(path, connection)
+    finally:
+        connection.close()
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
+
+
+def _outcome_values(outcome: Outcome) -> tuple[int, str, str | None, bool, bytes]:
+    unpriced = outcome.error_class is None and outcome.account.cost_nanousd is None
+    return outcome.row, outcome.status, outcome.error_class, unpriced, pack(outcome)
+
+
+def unwritable(path: Path, error: sqlite3.Error) -> OutputError:
+    """Return the error for a ledger that SQLite can't use."""
+    return OutputError(f"{path}: the ledger can't be used: {error}")

@@ -1,0 +1,126 @@
+"""One HTTP exchange for a request, and what it came to: a reply, or trouble with a way on."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Literal
+
+import msgspec
+
+ErrorClass = Literal[
+    "input",
+    "rejected",
+    "context_overflow",
+    "rate_limited",
+    "server",
+    "connect",
+    "timeout",
+    "disconnected",
+    "bad_reply",
+]
+FinishReason = Literal["stop", "length", "content_filter", "tool_calls", "other"]
+CostSource = Literal["server", "price"]
+
+PASSING_ERRORS: frozenset[str] = frozenset({"server", "connect", "timeout", "disconnected", "rate_limited"})
+"""Error classes that a later run of a partial output tries again (SPEC.md, section 4)."""
+
+
+class Usage(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """Token counts as the server reported them, None where it did not; `raw` is the JSON text as it came."""
+
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    total_tokens: int | None = None
+    cached_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    raw: str | None = None
+
+
+class Cost(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """What one attempt cost, in nano-USD, and who says so."""
+
+    nanousd: int
+    source: CostSource
+
+
+class Exchange(msgspec.Struct, frozen=True, kw_only=True):
+    """A whole HTTP reply: header names in lower case, `body` after content decoding."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+class Reply(msgspec.Struct, frozen=True, kw_only=True):
+    """What a successful attempt brought back; `text` and `finish_reason` are normalised (PROTOCOL.md 2.1)."""
+
+    status: Literal["ok", "truncated", "refused", "empty"]
+    text: str | None
+    reasoning: str | None = None
+    tool_calls: str | None = None
+    finish_reason: FinishReason | None = None
+    model: str | None = None
+    response_id: str | None = None
+    usage: Usage = Usage()
+    cost: Cost | None = None
+    flags: tuple[str, ...] = ()
+    raw: str | None = None
+
+
+class Then(Enum):
+    """What to do after trouble."""
+
+    RETRY = "retry"
+    FAIL_ROW = "fail the row"
+    REFUSE_ROW = "settle the row as refused"
+    STOP_RUN = "stop the run"
+
+
+class Spends(Enum):
+    """Which of a row's budgets another try is taken from (DESIGN.md, section 4)."""
+
+    ERROR = "error"
+    THROTTLE = "throttle"
+    AMBIGUOUS = "ambiguous"
+
+
+class Trouble(msgspec.Struct, frozen=True, kw_only=True):
+    """What an attempt that brought no reply came to, and the way on.
+
+    `hint_s` is the wait the server asked for, in seconds. `most_tries` bounds further tries of this row where the
+    verdict asks for fewer than the job allows, and `at_last` is what follows when none is left. `maybe_billed` says
+    that the request may have been paid for, `sent` is false when it can't have reached the server. `usage` and `cost`
+    are what the server reported although the reply could not be used.
+    """
+
+    error_class: ErrorClass
+    message: str
+    then: Then
+    spends: Spends = Spends.ERROR
+    http_status: int | None = None
+    code: str | None = None
+    hint_s: float | None = None
+    most_tries: int | None = None
+    at_last: Then = Then.FAIL_ROW
+    maybe_billed: bool = False
+    sent: bool = True
+    usage: Usage = Usage()
+    cost: Cost | None = None
+    raw: str | None = None
+
+
+class Tries(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
+    """What a row's attempts have come to so far; kept in the ledger from the first attempt that was retried.
+
+    `errors` and `ambiguous` count against their budgets, `throttled` only against the row's time.
+    `first_sent_us` is in microseconds since 1970, UTC.
+    """
+
+    attempts: int = 0
+    errors: int = 0
+    ambiguous: int = 0
+    throttled: int = 0
+    maybe_billed: bool = False
+    cost_nanousd: int | None = None
+    cost_source: CostSource | None = None
+    first_sent_us: int | None = None

@@ -1,0 +1,81 @@
+"""What became of a record: a completion or a failure, with the account of its attempts."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from batchrun.model.attempt import CostSource, ErrorClass, Reply, Usage
+
+Status = Literal["ok", "truncated", "refused", "empty", "invalid", "failed"]
+STATUSES: tuple[Status, ...] = ("ok", "truncated", "refused", "empty", "invalid", "failed")
+
+
+class Account(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """What the attempts of one row came to; times in microseconds since 1970 UTC, money in nano-USD."""
+
+    attempts: int = 0
+    cost_nanousd: int | None = None
+    cost_source: CostSource | None = None
+    http_status: int | None = None
+    latency_ms: float | None = None
+    started_us: int | None = None
+    finished_us: int | None = None
+    request_sha256: str | None = None
+    flags: tuple[str, ...] = ()
+
+
+class Completion(msgspec.Struct, frozen=True, kw_only=True, tag="c"):
+    """A record whose request was answered."""
+
+    row: int
+    reply: Reply
+    account: Account
+
+    @property
+    def status(self) -> Status:
+        """The row's status."""
+        return self.reply.status
+
+    @property
+    def error_class(self) -> None:
+        """Always None: a completion is no failure."""
+        return None
+
+    @property
+    def usage(self) -> Usage:
+        """Tokens of the final reply."""
+        return self.reply.usage
+
+
+class Failure(msgspec.Struct, frozen=True, kw_only=True, tag="f"):
+    """A record that got no answer; `message` is never empty."""
+
+    row: int
+    error_class: ErrorClass
+    message: str
+    account: Account
+    usage: Usage = Usage()
+    raw: str | None = None
+
+    @property
+    def status(self) -> Status:
+        """The row's status: `failed`."""
+        return "failed"
+
+
+Outcome = Completion | Failure
+
+_ENCODER = msgspec.msgpack.Encoder()
+_DECODER: msgspec.msgpack.Decoder[Outcome] = msgspec.msgpack.Decoder(Completion | Failure)
+
+
+def pack(outcome: Outcome) -> bytes:
+    """Encode an outcome as the ledger keeps it (MessagePack)."""
+    return _ENCODER.encode(outcome)
+
+
+def unpack(packed: bytes) -> Outcome:
+    """Decode what `pack` made."""
+    return _DECODER.decode(packed)

@@ -1,0 +1,87 @@
+"""A chat completion to ask for: the bytes to send and the digest that names them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+
+import msgspec
+
+_SORTED = msgspec.json.Encoder(order="sorted")
+_PLAIN = msgspec.json.Encoder()
+
+NEVER_IN_DIGEST = ("stream", "stream_options")
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """One request: `body` is UTF-8 JSON, `sha256` hex as in column `request_sha256`, row counted from 0."""
+
+    row: int
+    body: bytes
+    sha256: str
+    replaced: bool = False
+
+
+class Messages(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """The chat messages of one request, encoded once for sending and once with sorted keys for the digest."""
+
+    plain: bytes
+    canonical: bytes
+
+
+def encode_messages(messages: list[object]) -> Messages:
+    """Encode a list of message objects as it stands."""
+    return Messages(plain=_PLAIN.encode(messages), canonical=_SORTED.encode(messages))
+
+
+def encode_texts(system: str | None, user: str) -> Messages:
+    """Encode the messages of the two templates: an optional system text, then the user's."""
+    text = _PLAIN.encode(user)
+    plain = b'{"role":"user","content":' + text + b"}"
+    canonical = b'{"content":' + text + b',"role":"user"}'
+    if system is not None:
+        text = _PLAIN.encode(system)
+        plain = b'{"role":"system","content":' + text + b"}," + plain
+        canonical = b'{"content":' + text + b',"role":"system"},' + canonical
+    return Messages(plain=b"[" + plain + b"]", canonical=b"[" + canonical + b"]")
+
+
+class Envelope:
+    """Everything of a job's requests that is the same for each row, encoded once for the run.
+
+    The digest is SHA-256 over the base URL without trailing slash (the word `simulator` for the simulator),
+    LF, and the body as UTF-8 JSON with sorted keys and no spaces, without `stream` and `stream_options`
+    (SPEC.md, section 3).
+    """
+
+    def __init__(self, *, identity: str, fields: Mapping[str, object]) -> None:
+        """Prepare for bodies that hold `fields` and the messages; `identity` is the base URL or `simulator`."""
+        self._fields = {name: value for name, value in fields.items() if name != "stream"}
+        self._salt = identity.encode() + b"\n"
+        head = _PLAIN.encode(self._fields)[:-1]
+        self._head = head + (b"," if self._fields else b"") + b'"messages":'
+        self._before, self._after = _around_messages(self._fields)
+        self._digest_head = hashlib.sha256(self._salt + self._before)
+
+    def seal(self, row: int, messages: Messages, params: Mapping[str, object] | None, *, replaced: bool) -> Request:
+        """Return the request of one row; `params` override the job's fields for this row."""
+        if params:
+            fields = {**self._fields, **params}
+            before, after = _around_messages(fields)
+            digest = hashlib.sha256(self._salt + before)
+            head = _PLAIN.encode(fields)[:-1] + b',"messages":'
+        else:
+            head, after = self._head, self._after
+            digest = self._digest_head.copy()
+        digest.update(messages.canonical + after)
+        body = head + messages.plain + b',"stream":false}'
+        return Request(row=row, body=body, sha256=digest.hexdigest(), replaced=replaced)
+
+
+def _around_messages(fields: Mapping[str, object]) -> tuple[bytes, bytes]:
+    """Return the canonical JSON before and after the value of `messages`."""
+    named = {name: value for name, value in fields.items() if name not in NEVER_IN_DIGEST}
+    before = _SORTED.encode({name: value for name, value in named.items() if name < "messages"})[:-1]
+    after = _SORTED.encode({name: value for name, value in named.items() if name > "messages"})[1:]
+    before += b',"messages":' if len(before) > 1 else b'"messages":'
+    return before, (b"," + after if len(after) > 1 else after)

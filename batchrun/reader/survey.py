@@ -1,0 +1,149 @@
+"""The input named in a job into its files, one survey of them all, and a reader of what was surveyed."""
+
+from __future__ import annotations
+
+import glob
+import os
+import stat
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NoReturn
+
+from batchrun.errors import JobError
+from batchrun.reader.jsonl import JsonlReader, survey_jsonl
+from batchrun.reader.keys import KeyCheck
+from batchrun.reader.parquet import ParquetReader, survey_parquet
+from batchrun.reader.source import Needs, Reader, label
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from batchrun.job.settings import InputSettings
+    from batchrun.model.record import Survey
+
+Format = Literal["jsonl", "parquet"]
+
+_SUFFIXES: tuple[tuple[str, Format], ...] = (
+    *((stem + packed, "jsonl") for stem in (".jsonl", ".ndjson") for packed in ("", ".gz", ".zst")),
+    (".parquet", "parquet"),
+)
+_SUPPORTED = "a .jsonl, .ndjson (also .gz, .zst) or .parquet file"
+
+
+def find_files(path: str, input_format: Format | None = None) -> tuple[Format, list[str]]:
+    """Find the input files of a path, in byte order of their paths, and their format.
+
+    A file is taken as it is. A directory is searched to its depths, and a glob (`**` included) is matched,
+    for supported suffixes, of the given format if there is one; names that start with `_` or `.` are skipped,
+    unless the glob spells them out as a folder. Raises JobError when there is nothing to read, or more than
+    one format.
+    """
+    try:
+        mode = Path(path).stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        mode = 0
+    except ValueError:
+        raise JobError(f"input.path: {path!r} is no path") from None
+    except OSError as error:
+        _refuse(path, error)
+    if stat.S_ISDIR(mode):
+        found = list(_walk(path))
+    elif mode:
+        if not stat.S_ISREG(mode):
+            raise JobError(f"input.path: {label(path)} is neither a file nor a directory")
+        return _format_of_one(path, input_format), [path]
+    elif glob.has_magic(path):
+        matches = glob.iglob(path, recursive=True)  # noqa: PTH207 - Path.glob takes no absolute pattern
+        found = [match for match in matches if _is_taken(path, match)]
+    else:
+        raise JobError(f"input.path: {label(path)} does not exist; expected a file, a directory or a glob")
+    return _pick(path, found, input_format)
+
+
+def _refuse(path: str, error: OSError) -> NoReturn:
+    raise JobError(f"input.path: {label(path)} can't be read: {error.strerror}") from None
+
+
+def _format_of(path: str) -> Format | None:
+    name = Path(path).name.lower()
+    return next((of for suffix, of in _SUFFIXES if name.endswith(suffix)), None)
+
+
+def _format_of_one(path: str, input_format: Format | None) -> Format:
+    found = input_format or _format_of(path)
+    if found is None:
+        raise JobError(f"input.path: {label(path)} is not {_SUPPORTED}; rename it or set input.format")
+    return found
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(("_", "."))
+
+
+def _walk(directory: str) -> Iterator[str]:
+    def refuse(error: OSError) -> NoReturn:
+        _refuse(error.filename, error)
+
+    for folder, folders, names in os.walk(directory, onerror=refuse):
+        folders[:] = [name for name in folders if not _is_hidden(name)]
+        for name in names:
+            path = Path(folder, name)
+            if not _is_hidden(name) and path.is_file():
+                yield str(path)
+
+
+def _is_taken(pattern: str, match: str) -> bool:
+    """Whether a match is a file, and none of its names is hidden but those that the pattern spells out."""
+    spelled = {*Path(pattern).parts[:-1], ".."}
+    found = Path(match)
+    return found.is_file() and not any(_is_hidden(name) and name not in spelled for name in found.parts)
+
+
+def _pick(path: str, found: list[str], input_format: Format | None) -> tuple[Format, list[str]]:
+    formats: dict[str, Format] = {match: of for match in found if (of := _format_of(match)) is not None}
+    present = set(formats.values())
+    if input_format is None and len(present) > 1:
+        raise JobError(f"input.path: {label(path)} holds both JSONL and Parquet files; set input.format")
+    wanted: Format | None = input_format or (present.pop() if present else None)
+    files = sorted((match for match, of in formats.items() if of == wanted), key=os.fsencode)
+    if wanted is None or not files:
+        asked = f" and input.format is {input_format}" if input_format else ""
+        raise JobError(f"input.path: nothing to read in {label(path)}; expected {_SUPPORTED}{asked}")
+    return wanted, files
+
+
+def survey_input(settings: InputSettings, *, known: Survey | None = None) -> Survey:
+    """Look at the whole input once: files, rows, digests, column types, and whether the key is unique.
+
+    `known`, a survey of an earlier run, is returned as it is when format, key, and path, size and mtime of
+    every file are the same. Raises JobError when the input can't be found or read, or its keys are no keys.
+    """
+    found, paths = find_files(settings.path, settings.format)
+    if known is not None and _is_same(known, found, settings.key, paths):
+        return known
+    scan = survey_jsonl if found == "jsonl" else survey_parquet
+    if settings.key is None:
+        return scan(paths, None)
+    with closing(KeyCheck(settings.key, unit="line" if found == "jsonl" else "row")) as keys:
+        return scan(paths, keys)
+
+
+def _is_same(known: Survey, found: Format, key: str | None, paths: list[str]) -> bool:
+    if (known.format, known.key, [file.path for file in known.files]) != (found, key, paths):
+        return False
+    for file in known.files:
+        try:
+            now = Path(file.path).stat()
+        except OSError as error:
+            _refuse(file.path, error)
+        if (now.st_size, now.st_mtime_ns) != (file.size, file.mtime_ns):
+            return False
+    return True
+
+
+def open_reader(survey: Survey, needs: Needs) -> Reader:
+    """Make a reader of what was surveyed; raises JobError when a column to carry was not seen."""
+    missing = [name for name in needs.carried if name not in survey.column_names()]
+    if missing:
+        raise JobError(f"output.columns: no row has a column `{missing[0]}`")
+    return JsonlReader(survey, needs) if survey.format == "jsonl" else ParquetReader(survey, needs)

@@ -1,0 +1,181 @@
+"""One request into one outcome: render, send, and decide what each attempt means for its row.
+
+`Worker.advance` awaits the edges it is given; what it decides is decided in plain functions. It starts no task, holds
+no queue and sleeps nowhere: a row that must wait is handed back with the time it waits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from batchrun.client.lane import Attempt, Lane
+from batchrun.errors import RecordError
+from batchrun.events import Totals
+from batchrun.ledger.records import Entry
+from batchrun.model.attempt import Cost, Reply, Spends, Then, Tries, Trouble, Usage
+from batchrun.model.outcome import Account, Completion, Failure, Outcome
+from batchrun.model.record import Record
+from batchrun.model.request import Envelope, Request
+from batchrun.prompt import Prompter
+
+
+class OpenRow(msgspec.Struct, kw_only=True):
+    """A row that is not settled: its record until it is rendered, its request from then on.
+
+    `began` is the monotonic time of its first attempt in this run, in seconds.
+    """
+
+    record: Record
+    tries: Tries = Tries()
+    request: Request | None = None
+    began: float | None = None
+
+
+class Step(msgspec.Struct, frozen=True, kw_only=True):
+    """What one advance came to.
+
+    `entry` is for the ledger, None when the gate was closed before the row could go. With an outcome the row is
+    settled; with `wait_s` it waits for its next try; with `stop` the run is to be stopped for the reason given, and
+    the row stays pending.
+    """
+
+    entry: Entry | None = None
+    wait_s: float | None = None
+    stop: str | None = None
+
+
+class Worker:
+    """Advances open rows; shared by all workers of a run."""
+
+    def __init__(
+        self,
+        *,
+        prompter: Prompter,
+        envelope: Envelope,
+        lane: Lane,
+        clock: Callable[[], float],
+        wall_us: Callable[[], int],
+    ) -> None:
+        """Use these edges; `clock` is monotonic in seconds, `wall_us` in microseconds since 1970 UTC."""
+        self._prompter = prompter
+        self._envelope = envelope
+        self._lane = lane
+        self._clock = clock
+        self._wall_us = wall_us
+
+    async def advance(self, row: OpenRow) -> Step:
+        """Make one attempt for a row; the slot it takes is given back by the entry's commit."""
+        if row.request is None:
+            try:
+                row.request = self._request(row.record)
+            except RecordError as error:
+                return self._unsendable(row, error)
+        if not await self._lane.gate.enter():
+            return Step()
+        try:
+            began, began_us = self._clock(), self._wall_us()
+            row.began = began if row.began is None else row.began
+            attempt = await self._lane.attempt(row.request.body)
+            row.tries = _counted(row.tries, attempt, began_us)
+            return self._step(row, row.request, attempt)
+        except BaseException:
+            self._lane.gate.leave()
+            raise
+
+    def _request(self, record: Record) -> Request:
+        messages = self._prompter.messages(record)
+        params = self._prompter.params(record)
+        return self._envelope.seal(record.row, messages, params, replaced=record.replaced)
+
+    def _unsendable(self, row: OpenRow, error: RecordError) -> Step:
+        account = Account(attempts=row.tries.attempts, finished_us=self._wall_us(), flags=_flags(row, ()))
+        failure = Failure(row=row.record.row, error_class="input", message=str(error), account=account)
+        return Step(entry=Entry(row=row.record.row, totals=Totals(), outcome=failure, holds_slot=False))
+
+    def _step(self, row: OpenRow, request: Request, attempt: Attempt) -> Step:
+        came_to, totals = attempt.came_to, _totals(row.tries, attempt.came_to)
+        if isinstance(came_to, Reply):
+            account = self._account(row, request, attempt, came_to.flags)
+            outcome: Outcome = Completion(row=request.row, reply=came_to, account=account)
+            return Step(entry=Entry(row=request.row, totals=totals, outcome=outcome))
+        wait_s, then = self._way_on(row, came_to)
+        if wait_s is not None or then is Then.STOP_RUN:
+            entry = Entry(row=request.row, totals=totals, tries=row.tries)
+            return Step(entry=entry, wait_s=wait_s, stop=came_to.message if wait_s is None else None)
+        account = self._account(row, request, attempt, ())
+        failure = Failure(
+            row=request.row,
+            error_class=came_to.error_class,
+            message=came_to.message,
+            account=account,
+            usage=came_to.usage,
+            raw=came_to.raw,
+        )
+        return Step(entry=Entry(row=request.row, totals=totals, outcome=failure))
+
+    def _way_on(self, row: OpenRow, trouble: Trouble) -> tuple[float | None, Then]:
+        """Return the wait before the next try, or None and what happens instead."""
+        if trouble.then is not Then.RETRY:
+            return None, trouble.then
+        elapsed_s = self._clock() - (row.began or 0.0)
+        wait_s = self._lane.retries.wait_s(row.tries, trouble, elapsed_s=elapsed_s)
+        return (None, trouble.at_last) if wait_s is None else (wait_s, Then.RETRY)
+
+    def _account(self, row: OpenRow, request: Request, attempt: Attempt, flags: tuple[str, ...]) -> Account:
+        tries = row.tries
+        return Account(
+            attempts=tries.attempts,
+            cost_nanousd=tries.cost_nanousd,
+            cost_source=tries.cost_source,
+            http_status=attempt.http_status,
+            latency_ms=attempt.latency_ms,
+            started_us=tries.first_sent_us,
+            finished_us=self._wall_us(),
+            request_sha256=request.sha256,
+            flags=_flags(row, flags),
+        )
+
+
+def _flags(row: OpenRow, flags: tuple[str, ...]) -> tuple[str, ...]:
+    more = [name for name, holds in (("maybe_billed", row.tries.maybe_billed), ("text_replaced", row.record.replaced))
+            if holds and name not in flags]  # fmt: skip
+    return (*flags, *more)
+
+
+def _counted(tries: Tries, attempt: Attempt, began_us: int) -> Tries:
+    """Return a row's tries with one attempt more; a row settled at its first try pays for one small object."""
+    came_to = attempt.came_to
+    cost: Cost | None = came_to.cost
+    spent, source = tries.cost_nanousd, tries.cost_source
+    if cost is not None:
+        spent = (spent or 0) + cost.nanousd
+        source = "server" if "server" in {source, cost.source} else "price"
+    trouble = came_to if isinstance(came_to, Trouble) else None
+    throttled = trouble is not None and trouble.spends is Spends.THROTTLE
+    return Tries(
+        attempts=tries.attempts + 1,
+        errors=tries.errors + (trouble is not None and not throttled),
+        ambiguous=tries.ambiguous + (trouble is not None and trouble.spends is Spends.AMBIGUOUS),
+        throttled=tries.throttled + throttled,
+        maybe_billed=tries.maybe_billed or (trouble is not None and trouble.maybe_billed),
+        cost_nanousd=spent,
+        cost_source=source,
+        first_sent_us=began_us if tries.first_sent_us is None else tries.first_sent_us,
+    )
+
+
+def _totals(tries: Tries, came_to: Reply | Trouble) -> Totals:
+    """Return what one attempt adds to the run's totals."""
+    usage: Usage = came_to.usage
+    trouble = came_to if isinstance(came_to, Trouble) else None
+    return Totals(
+        requests_sent=1 if trouble is None else int(trouble.sent),
+        retries=int(tries.attempts > 1),
+        throttled=int(trouble is not None and trouble.spends is Spends.THROTTLE),
+        maybe_billed=int(trouble is not None and trouble.maybe_billed),
+        prompt_tokens=usage.prompt_tokens or 0,
+        completion_tokens=usage.completion_tokens or 0,
+        cost_nanousd=came_to.cost.nanousd if came_to.cost else 0,
+    )

@@ -1,0 +1,108 @@
+"""Parts into the dataset: a part is renamed into place only whole; one file is made of all parts where asked for."""
+
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownParameterType=false, reportUnknownLambdaType=false, reportMissingTypeStubs=false
+# pyright: reportAttributeAccessIssue=false
+# pyarrow has no complete types
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from batchrun.errors import OutputError
+from batchrun.job.places import Places
+from batchrun.writer.part import digest_of, sync
+
+
+class Dataset:
+    """The part files of one output, and the single file made of them where the output is one."""
+
+    def __init__(self, places: Places, *, compression: str) -> None:
+        """Use the paths of `places`; touches no disk."""
+        self._places = places
+        self._compression = compression
+
+    def beside(self, part: int) -> Path:
+        """Return where a part is written before it is whole; readers skip the name."""
+        return self._places.parts / f".part-{part:06d}.parquet.partial"
+
+    def path(self, part: int) -> Path:
+        """Return a part's final path."""
+        return self._places.part(part)
+
+    def digest(self, part: int) -> str | None:
+        """Return the SHA-256 of the file under a part's final name, None when there is none."""
+        try:
+            return digest_of(self.path(part))
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise OutputError(f"{self.path(part)}: can't be read: {error.strerror}") from None
+
+    def publish(self, part: int) -> None:
+        """Rename a part that was written beside into place, durably."""
+        try:
+            self.beside(part).replace(self.path(part))
+            sync(self._places.parts)
+        except OSError as error:
+            raise OutputError(f"{self.path(part)}: can't be put in place: {error.strerror}") from None
+
+    def clear_unfinished(self) -> None:
+        """Remove what an earlier run left half written."""
+        for left in self._places.parts.glob(".part-*.parquet.partial"):
+            left.unlink(missing_ok=True)
+
+    def assemble(self, parts: int) -> None:
+        """Stream all parts together into the single output file, and put that in place durably."""
+        target = self._places.single
+        if target is None:
+            return
+        beside = target.with_name(f".{target.name}.partial")
+        try:
+            schema = pq.read_schema(self.path(0))
+            with pq.ParquetWriter(beside, schema, compression=self._compression) as writer:
+                for part in range(parts):
+                    with pq.ParquetFile(self.path(part)) as source:
+                        for group in range(source.num_row_groups):
+                            writer.write_table(source.read_row_group(group))
+            sync(beside)
+            beside.replace(target)
+            sync(target.parent)
+        except (OSError, pa.ArrowException) as error:
+            beside.unlink(missing_ok=True)
+            raise OutputError(f"{target}: can't be written: {error}") from None
+
+    def rows_with_status(
+        self, part: int, prefix: str, statuses: Sequence[str]
+    ) -> Iterator[tuple[int, str, str | None, bool]]:
+        """Yield row, status, error class, and whether a completion is unpriced, of rows with these statuses."""
+        names = [prefix + name for name in ("row", "status", "error_class", "cost_usd")]
+        with pq.ParquetFile(self.path(part)) as source:
+            table = source.read(columns=names)
+        for row, status, error_class, cost in zip(*(table.column(name).to_pylist() for name in names), strict=True):
+            if status in statuses:
+                yield row, status, error_class, cost is None and error_class is None
+
+
+def write_whole(path: Path, content: bytes, *, durable: bool) -> None:
+    """Replace a small file by `content`, so that no reader ever sees half of it.
+
+    Raises OutputError when it can't be written.
+    """
+    beside = path.with_name(f".{path.name}.partial")
+    try:
+        with beside.open("wb") as file:
+            file.write(content)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        beside.replace(path)
+        if durable:
+            sync(path.parent)
+    except OSError as error:
+        raise OutputError(f"{path}: can't be written: {error.strerror}") from None
