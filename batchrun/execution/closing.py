@@ -23,6 +23,7 @@ from batchrun.pricing import usd
 _RANK = (
     ExitStatus.FAULT,
     ExitStatus.OUTPUT,
+    ExitStatus.USAGE,  # the input changed while it was read
     ExitStatus.SIGINT,
     ExitStatus.SIGTERM,
     ExitStatus.ENDPOINT,
@@ -33,7 +34,7 @@ _RANK = (
 
 def status_of_rows(tallies: Tallies, limits: LimitSettings, rows: int) -> tuple[ExitStatus, str]:
     """Return 0 or 1 for a run whose rows are all settled, and why (SPEC.md, section 4)."""
-    failed = sum(tallies.by_status.get(status, 0) for status in limits.fail_on)
+    failed = sum(tallies.by_status.get(status, 0) for status in set(limits.fail_on))
     most = limits.max_failed
     if failed * 100 > Decimal(most[:-1]) * rows if isinstance(most, str) else failed > most:
         return ExitStatus.FAILED, f"{failed} of {rows} rows failed, more than max_failed = {most}"

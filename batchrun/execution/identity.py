@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Iterator, Mapping
 from typing import cast
 
@@ -12,6 +13,7 @@ from batchrun.job.settings import Job
 from batchrun.model.record import Survey
 
 _SHOWN_CHARS = 80
+_BEFORE_CHARS = 20
 
 
 def identity_of(job: Job, survey: Survey) -> Mapping[str, object]:
@@ -42,7 +44,7 @@ def difference(before: Mapping[str, object], now: Mapping[str, object]) -> str:
     """Return the keys whose values differ, each with both values, one a line; empty when nothing differs."""
     old, new = dict(_leaves(before)), dict(_leaves(now))
     names = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
-    return "\n".join(f"  {name}: {_shown(old.get(name))} → {_shown(new.get(name))}" for name in names)
+    return "\n".join(f"  {name}: {_both(old.get(name), new.get(name))}" for name in names)
 
 
 def _leaves(tree: object, at: str = "") -> Iterator[tuple[str, str]]:
@@ -50,10 +52,20 @@ def _leaves(tree: object, at: str = "") -> Iterator[tuple[str, str]]:
         for name, value in cast("Mapping[str, object]", tree).items():
             yield from _leaves(value, f"{at}.{name}" if at else name)
     else:
-        yield at, msgspec.json.encode(tree).decode()
+        yield at, msgspec.json.encode(tree, order="sorted").decode()
 
 
-def _shown(text: str | None) -> str:
+def _both(old: str | None, new: str | None) -> str:
+    """Return both values, long ones cut down to where they begin to differ."""
+    same = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(old or "", new or "", strict=False)))
+    return f"{_shown(old, same)} → {_shown(new, same)}"
+
+
+def _shown(text: str | None, same: int) -> str:
     if text is None:
         return "not set"
-    return text if len(text) <= _SHOWN_CHARS else f"{text[:_SHOWN_CHARS]}…"
+    if len(text) <= _SHOWN_CHARS:
+        return text
+    first = max(0, same - _BEFORE_CHARS)
+    last = first + _SHOWN_CHARS
+    return f"{'…' if first else ''}{text[first:last]}{'…' if last < len(text) else ''}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import socket
 from collections.abc import Generator
 from pathlib import Path
@@ -12,6 +13,8 @@ from pathlib import Path
 from batchrun.errors import JobError, OutputError, OutputHeldError
 
 _REMOTE_KINDS = ("nfs", "cifs", "smb", "fuse", "9p")
+_ESCAPED = re.compile(r"\\([0-7]{3})")
+"""How the kernel writes blanks and backslashes in a mount's place."""
 
 
 @contextlib.contextmanager
@@ -30,6 +33,8 @@ def held(path: Path) -> Generator[None, None, None]:
         except BlockingIOError:
             holder = os.pread(descriptor, 200, 0).decode("utf-8", "replace").strip()
             raise OutputHeldError(f"another run holds this output: {holder or 'it has just begun'}") from None
+        except OSError as error:
+            raise OutputError(f"{path}: can't be locked: {error.strerror}") from None
         with contextlib.suppress(OSError):  # naming the holder is a courtesy; a full disk is found by the ledger
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
@@ -41,7 +46,7 @@ def held(path: Path) -> Generator[None, None, None]:
 def refuse_remote_disk(path: Path, mounts: str = "/proc/self/mounts") -> None:
     """Raise JobError where `path` would lie on a network file system, which keeps no promise of flock and WAL."""
     try:
-        lines = Path(mounts).read_text(encoding="utf-8").splitlines()
+        lines = Path(mounts).read_text(encoding="utf-8", errors="surrogateescape").split("\n")
     except OSError:
         return
     resolved = path.resolve()
@@ -49,7 +54,7 @@ def refuse_remote_disk(path: Path, mounts: str = "/proc/self/mounts") -> None:
     for line in lines:
         fields = line.split(" ")
         if len(fields) > 2:  # noqa: PLR2004 - device, place, kind
-            place = fields[1].encode().decode("unicode_escape")
+            place = _ESCAPED.sub(lambda octal: chr(int(octal[1], 8)), fields[1])
             kind_of[Path(place)] = fields[2]
     kind = next((kind_of[above] for above in (resolved, *resolved.parents) if above in kind_of), "")
     if kind.startswith(_REMOTE_KINDS):

@@ -212,8 +212,14 @@ def _reopen(examined: Examined, store: Store, dataset: Dataset, layout: Layout, 
             if any(record.tallies.by_status.get(status) for status in fail_on):
                 found = dataset.rows_with_status(record.part, layout.prefix, fail_on)
                 store.reopen(
-                    SettledRow(row=row, status=status, error_class=error_class, unpriced=unpriced)
-                    for row, status, error_class, unpriced in found
+                    SettledRow(
+                        row=row,
+                        status=status,
+                        error_class=error_class,
+                        unpriced=error_class is None and account.cost_nanousd is None,
+                        tries=account.tries(),
+                    )
+                    for row, status, error_class, account in found
                 )
 
 

@@ -48,3 +48,4 @@ class SettledRow(msgspec.Struct, frozen=True, kw_only=True):
     status: str
     error_class: str | None
     unpriced: bool
+    tries: Tries

@@ -40,7 +40,6 @@ PRAGMA application_id = {_APPLICATION_ID};
 PRAGMA user_version = {SCHEMA_VERSION};
 """
 _ADD_TOTALS = f"UPDATE totals SET {', '.join(f'{name} = {name} + ?' for name in TOTAL_NAMES)}"  # noqa: S608
-_PASSING = ", ".join(f"'{name}'" for name in sorted(PASSING_ERRORS))
 
 
 class Store:
@@ -161,24 +160,32 @@ class Store:
 
     def reopen(self, rows: Iterable[SettledRow]) -> None:
         """Make rows of written parts pending again; their parts are rewritten once they are settled anew."""
+        some = list(rows)
         self._connection.executemany(
             "INSERT OR IGNORE INTO reopened VALUES (?, ?, ?, ?)",
-            ((row.row, row.status, row.error_class, row.unpriced) for row in rows),
+            ((row.row, row.status, row.error_class, row.unpriced) for row in some),
         )
+        self._take_along((row.row, row.tries) for row in some)
 
     def forget_passing_failures(self) -> int:
         """Make open rows pending again whose failure may pass (SPEC.md, section 4); return how many."""
-        return self._connection.execute(
-            f"DELETE FROM outcome WHERE error_class IN ({_PASSING})"  # noqa: S608 - our own words
-        ).rowcount
+        return self._forget("error_class", sorted(PASSING_ERRORS))
 
     def forget_outcomes(self, statuses: Sequence[str]) -> int:
         """Make open rows with one of these statuses pending again; return how many."""
-        marks = ", ".join("?" for _ in statuses)
-        return self._connection.execute(
-            f"DELETE FROM outcome WHERE status IN ({marks})",  # noqa: S608 - only question marks
-            tuple(statuses),
-        ).rowcount
+        return self._forget("status", statuses)
+
+    def _forget(self, column: str, values: Sequence[str]) -> int:
+        chosen = f"outcome WHERE {column} IN ({', '.join('?' for _ in values)})"
+        found = self._connection.execute(f"SELECT packed FROM {chosen}", tuple(values))  # noqa: S608 - our own names
+        self._take_along((outcome.row, outcome.account.tries()) for outcome in (unpack(packed) for (packed,) in found))
+        return self._connection.execute(f"DELETE FROM {chosen}", tuple(values)).rowcount  # noqa: S608
+
+    def _take_along(self, tries: Iterable[tuple[int, Tries]]) -> None:
+        self._connection.executemany(
+            "INSERT OR REPLACE INTO tries VALUES (?, ?)",
+            ((row, msgspec.msgpack.encode(one)) for row, one in tries if one.attempts),
+        )
 
     def count_settled(self, rows: range) -> int:
         """Return how many of `rows` have an outcome here."""

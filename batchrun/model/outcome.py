@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-from batchrun.model.attempt import CostSource, ErrorClass, Reply, Usage
+from batchrun.model.attempt import CostSource, ErrorClass, Reply, Tries, Usage
 
 Status = Literal["ok", "truncated", "refused", "empty", "invalid", "failed"]
 STATUSES: tuple[Status, ...] = ("ok", "truncated", "refused", "empty", "invalid", "failed")
@@ -24,6 +24,16 @@ class Account(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     finished_us: int | None = None
     request_sha256: str | None = None
     flags: tuple[str, ...] = ()
+
+    def tries(self) -> Tries:
+        """Return what a row that is asked again takes along: attempts and money, with fresh budgets."""
+        return Tries(
+            attempts=self.attempts,
+            maybe_billed="maybe_billed" in self.flags,
+            cost_nanousd=self.cost_nanousd,
+            cost_source=self.cost_source,
+            first_sent_us=self.started_us,
+        )
 
 
 class Completion(msgspec.Struct, frozen=True, kw_only=True, tag="c"):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,7 +17,11 @@ import pyarrow.parquet as pq
 
 from batchrun.errors import OutputError
 from batchrun.job.places import Places
+from batchrun.model.outcome import Account
+from batchrun.pricing import nanousd_from_usd
 from batchrun.writer.part import digest_of, sync
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Dataset:
@@ -79,14 +84,22 @@ class Dataset:
 
     def rows_with_status(
         self, part: int, prefix: str, statuses: Sequence[str]
-    ) -> Iterator[tuple[int, str, str | None, bool]]:
-        """Yield row, status, error class, and whether a completion is unpriced, of rows with these statuses."""
-        names = [prefix + name for name in ("row", "status", "error_class", "cost_usd")]
+    ) -> Iterator[tuple[int, str, str | None, Account]]:
+        """Yield row, status, error class and account of a part's rows with one of these statuses."""
+        names = ("row", "status", "error_class", "attempts", "cost_usd", "cost_source", "flags", "started_at")
         with pq.ParquetFile(self.path(part)) as source:
-            table = source.read(columns=names)
-        for row, status, error_class, cost in zip(*(table.column(name).to_pylist() for name in names), strict=True):
+            table = source.read(columns=[prefix + name for name in names])
+        columns = (table.column(prefix + name).to_pylist() for name in names)
+        for row, status, error_class, attempts, cost, cost_source, flags, started in zip(*columns, strict=True):
             if status in statuses:
-                yield row, status, error_class, cost is None and error_class is None
+                account = Account(
+                    attempts=attempts,
+                    cost_nanousd=nanousd_from_usd(cost),
+                    cost_source=cost_source,
+                    started_us=None if started is None else (started - _EPOCH) // timedelta(microseconds=1),
+                    flags=tuple(flags),
+                )
+                yield row, status, error_class, account
 
 
 def write_whole(path: Path, content: bytes, *, durable: bool) -> None:
