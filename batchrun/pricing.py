@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
 from typing import Annotated
 
@@ -10,8 +11,10 @@ from msgspec import Meta
 
 from batchrun.model.attempt import Usage
 
+_NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")  # Decimal also takes "1_000"
 _NANO = Decimal(10) ** 9
 _MOST_NANOUSD = 2**63 - 1
+_MOST_USD = _MOST_NANOUSD / _NANO
 
 UsdPerMillion = Annotated[
     float,
@@ -27,7 +30,7 @@ class Price(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     cached_input: UsdPerMillion | None = None
 
     def nanousd(self, usage: Usage) -> int | None:
-        """Return the cost of `usage`, or None where its token counts are not known.
+        """Return the cost of `usage`, or None where its token counts are not known or no one can have used as many.
 
         Prompt tokens include cached ones and completion tokens include reasoning ones (PROTOCOL.md 2.1), so
         each is counted once; more cached tokens than prompt tokens count as all of them.
@@ -41,7 +44,8 @@ class Price(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             + cached * Decimal(str(cached_price))
             + usage.completion_tokens * Decimal(str(self.output))
         )
-        return _whole(total * 1000)
+        nanousd = _whole(total * 1000)
+        return nanousd if nanousd <= _MOST_NANOUSD else None
 
 
 def nanousd_from_usd(value: object) -> int | None:
@@ -49,12 +53,21 @@ def nanousd_from_usd(value: object) -> int | None:
     if isinstance(value, bool) or not isinstance(value, int | float | str | Decimal):
         return None
     try:
-        usd = value if isinstance(value, Decimal) else Decimal(str(value).strip())
+        usd = _decimal(value)
     except InvalidOperation:
         return None
-    if not usd.is_finite() or usd < 0 or usd * _NANO > _MOST_NANOUSD:
+    if not usd.is_finite() or usd < 0 or usd > _MOST_USD:
         return None
     return _whole(usd * _NANO)
+
+
+def _decimal(value: float | str | Decimal) -> Decimal:
+    """Return a number exactly, a double as it is written; raises InvalidOperation for text that is none."""
+    if isinstance(value, float):
+        return Decimal(str(value))
+    if isinstance(value, str) and not _NUMBER.fullmatch(value.strip()):
+        raise InvalidOperation
+    return Decimal(value)
 
 
 def usd(nanousd: int) -> float:

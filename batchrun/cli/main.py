@@ -40,6 +40,7 @@ def cli() -> None:
 @_LIMIT
 @_DATE
 @click.option("--retry-failed", is_flag=True, help="Send again exactly the rows whose status is in limits.fail_on.")
+@click.option("--fresh", is_flag=True, help="Start over; the old output stays whole until the new one is complete.")
 @click.option(
     "--grace",
     type=click.FloatRange(min=0),
@@ -65,6 +66,7 @@ def run(
     limit: int | None,
     date: dt.datetime | None,
     retry_failed: bool,
+    fresh: bool,
     grace: float,
     progress: str,
     quiet: bool,
@@ -78,6 +80,7 @@ def run(
     wishes = Wishes(
         limit=limit,
         retry_failed=retry_failed,
+        fresh=fresh,
         grace_s=grace,
         progress=progress,
         quiet=quiet,

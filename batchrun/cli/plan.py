@@ -11,6 +11,7 @@ import msgspec
 from batchrun.errors import RecordError
 from batchrun.execution.examine import Examined, examine
 from batchrun.job.load import load_job
+from batchrun.job.places import places_of
 from batchrun.job.settings import Job
 
 
@@ -47,7 +48,7 @@ def plan_job_file(
 ) -> None:
     """Check a job file against its input and print the plan; raises JobError when anything is wrong."""
     job = load_job(path, overrides=overrides, date=date)
-    examined = examine(job)
+    examined = examine(job, places_of(job))
     rows = examined.survey.rows if limit is None else min(limit, examined.survey.rows)
     plan = Plan(
         job=job.name,

@@ -25,6 +25,7 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
 
     limit: int | None
     retry_failed: bool
+    fresh: bool
     grace_s: float
     progress: str
     quiet: bool
@@ -48,7 +49,13 @@ def run_job_file(path: str, overrides: Sequence[str], date: dt.date | None, wish
 def _run(path: str, overrides: Sequence[str], date: dt.date | None, wishes: Wishes) -> Summary:
     job = load_job(path, overrides=overrides, date=date)
     access = access_of(job, os.environ)
-    options = RunOptions(limit=wishes.limit, retry_failed=wishes.retry_failed, grace_s=wishes.grace_s, signals=True)
+    options = RunOptions(
+        limit=wishes.limit,
+        fresh=wishes.fresh,
+        retry_failed=wishes.retry_failed,
+        grace_s=wishes.grace_s,
+        signals=True,
+    )
     for number in (signal.SIGTERM, signal.SIGHUP):  # until the run drains on them, they end it as SIGINT does
         signal.signal(number, _end_at_once)
     watcher: Teller = teller(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
@@ -118,7 +119,8 @@ class LineTeller:
             self._write(f"batchrun: {event}" + "".join(f" {name}={value}" for name, value in facts.items()))
 
     def _write(self, line: str) -> None:
-        print(line, file=self._stream, flush=True)
+        with contextlib.suppress(OSError):  # whoever read along has gone; the run goes on
+            print(line, file=self._stream, flush=True)
 
     def __enter__(self) -> Self:
         """Nothing to prepare."""

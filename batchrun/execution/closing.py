@@ -11,7 +11,7 @@ from importlib.metadata import version
 import msgspec
 
 from batchrun.errors import ExitStatus
-from batchrun.events import Summary, SummaryInput
+from batchrun.events import Summary, SummaryInput, Totals
 from batchrun.execution.flow import Ending
 from batchrun.execution.identity import input_fingerprint
 from batchrun.execution.opening import OpenRun
@@ -49,15 +49,28 @@ def first_ending(endings: Sequence[Ending]) -> Ending | None:
     return min(endings, key=lambda ending: _RANK.index(ending.status), default=None)
 
 
+class Counts(msgspec.Struct, frozen=True, kw_only=True):
+    """What the ledger counts at the end of a run."""
+
+    tallies: Tallies
+    totals: Totals
+
+
 def summary_of(
-    run: OpenRun, endings: Sequence[Ending], *, complete: bool, started_at: datetime, wall_s: float
+    run: OpenRun,
+    counts: Counts,
+    endings: Sequence[Ending],
+    *,
+    complete: bool,
+    started_at: datetime,
+    wall_s: float,
 ) -> Summary:
     """Return the summary of a run that has ended.
 
     `complete` says that every row is settled and every file in place; endings then only count where they are graver
     than the outcome of rows.
     """
-    tallies, totals = run.store.tallies(), run.store.totals()
+    tallies, totals = counts.tallies, counts.totals
     settled = sum(tallies.by_status.values())
     ending = first_ending([ending for ending in endings if not complete or ending.status in _RANK[:2]])
     if ending is None and complete:
@@ -100,7 +113,7 @@ def standing_summary(run: OpenRun) -> Summary | None:
     except (OSError, msgspec.DecodeError):
         return None
     status, _ = status_of_rows(run.store.tallies(), run.job.limits, run.rows)
-    fits = standing.state == "complete" and standing.exit_status == status and standing.rows == run.rows
+    fits = standing.state == "complete" and standing.exit_status == status and standing.run_id == run.run_id
     return standing if fits else None
 
 

@@ -11,7 +11,7 @@ from batchrun.job.places import Places, places_of
 from batchrun.job.settings import SIMULATOR, Job
 from batchrun.model.record import Column, Survey
 from batchrun.model.request import Envelope
-from batchrun.prompt import Prompter
+from batchrun.prompt.prompter import Prompter
 from batchrun.reader.source import Needs, Reader
 from batchrun.reader.survey import open_reader, survey_input
 from batchrun.writer.schema import Layout, refuse_clashes
@@ -36,12 +36,11 @@ class Examined(msgspec.Struct, frozen=True, kw_only=True):
         return Envelope(identity=identity_word(self.job), fields=self.job.request)
 
 
-def examine(job: Job, *, known: Survey | None = None) -> Examined:
-    """Survey the input and check the job against it; `known` spares a second look at unchanged files.
+def examine(job: Job, places: Places, *, known: Survey | None = None) -> Examined:
+    """Survey the input and check the job against it and its output; `known` spares a second look at unchanged files.
 
     Raises JobError when anything is wrong; nothing has been made or sent then.
     """
-    places = places_of(job)
     _check_output(job, places)
     survey = survey_input(job.input, known=known)
     prompter = Prompter(job.prompt, survey.column_names(), from_arrow=survey.format == "parquet")
@@ -82,7 +81,7 @@ def _check_output(job: Job, places: Places) -> None:
     source, output = Path(job.input.path).resolve(), Path(job.output.path).resolve()
     if source == output or (source.is_dir() and output.is_relative_to(source)):
         raise JobError(f"output.path: {output} lies in the input; choose a place outside of it")
-    if places.single is None and not places.ledger.exists() and any(places.output.glob("*.parquet")):
+    if places.single is None and not places_of(job).ledger.exists() and any(places.output.glob("*.parquet")):
         raise JobError(
             f"output.path: {places.output} holds Parquet files that no run recorded; choose an empty directory"
         )

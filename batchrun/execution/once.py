@@ -13,15 +13,21 @@ import msgspec
 from batchrun.client.lane import open_lane
 from batchrun.errors import BatchrunError, ExitStatus, OutputError
 from batchrun.events import Summary, Watcher
-from batchrun.execution.closing import said_of, standing_summary, summary_of
+from batchrun.execution.closing import Counts, said_of, standing_summary, summary_of
 from batchrun.execution.flow import Ending, Flow
 from batchrun.execution.opening import OpenRun, open_run
 from batchrun.execution.pulse import Pulse
 from batchrun.job.options import RunOptions
+from batchrun.job.places import places_of
 from batchrun.job.settings import SIMULATOR, Job
+from batchrun.ledger.store import Store, open_store
 from batchrun.simulator.child import child
 from batchrun.worker import Worker
-from batchrun.writer.dataset import write_whole
+from batchrun.writer.dataset import Dataset, write_whole
+from batchrun.writer.generation import publish_next
+
+_ASSEMBLED = "assembled"
+"""The ledger's name for the digest of the single output file."""
 
 Driver = Callable[[Coroutine[Any, Any, Sequence[Ending]]], Sequence[Ending]]
 
@@ -41,23 +47,20 @@ def execute(job: Job, options: RunOptions, *, access: Access, watcher: Watcher, 
     fault of batchrun itself, which is raised after the summary was written.
     """
     with open_run(job, options, watcher) as run:
-        whole = not run.open_parts and (run.places.single is None or run.places.single.exists())
-        if whole and (standing := standing_summary(run)) is not None:
+        if not options.fresh and _is_whole(run) and (standing := standing_summary(run)) is not None:
             return standing
         began, started_at = time.monotonic(), datetime.now(tz=UTC)
-        fault: Exception | None = None
-        try:
-            endings: Sequence[Ending] = drive(_send(run, access, watcher)) if run.open_parts else []
-            complete = not endings or _all_sealed(run)
-            if complete:
-                run.dataset.assemble(run.parts)
-        except BatchrunError as error:
-            endings, complete = [Ending(status=error.status, reason=str(error))], False
-        except Exception as error:  # noqa: BLE001 - raised again below, once the summary says so
-            endings, complete = [Ending(status=ExitStatus.FAULT, reason=f"internal error: {error!r}")], False
-            fault = error
+        endings, fault = _driven(run, access, watcher, drive)
+        complete = not fault and _all_sealed(run)
+        counts = Counts(tallies=run.store.tallies(), totals=run.store.totals())
+        if complete:
+            try:
+                _put_in_place(run)
+            except OutputError as error:
+                endings, complete = [*endings, Ending(status=error.status, reason=str(error))], False
         summary = summary_of(
             run,
+            counts,
             said_of(job, endings),
             complete=complete,
             started_at=started_at,
@@ -69,8 +72,47 @@ def execute(job: Job, options: RunOptions, *, access: Access, watcher: Watcher, 
         return summary
 
 
+def _driven(run: OpenRun, access: Access, watcher: Watcher, drive: Driver) -> tuple[Sequence[Ending], Exception | None]:
+    """Drive the open parts; return why that ended early, and the error when it was a fault of batchrun's."""
+    if not run.open_parts:
+        return [], None
+    try:
+        return drive(_send(run, access, watcher)), None
+    except BatchrunError as error:
+        return [Ending(status=error.status, reason=str(error))], None
+    except Exception as error:  # noqa: BLE001 - raised again once the summary says so
+        return [Ending(status=ExitStatus.FAULT, reason=f"internal error: {type(error).__name__}")], error
+
+
 def _all_sealed(run: OpenRun) -> bool:
-    return sum(part.rows for part in run.store.parts()) == run.rows and len(run.store.parts()) == run.parts
+    parts = run.store.parts()
+    return len(parts) == run.parts and sum(part.rows for part in parts) == run.rows
+
+
+def _is_whole(run: OpenRun) -> bool:
+    """Say whether the output is complete as it stands: every part, and the single file made of them."""
+    if run.open_parts:
+        return False
+    return run.places.single is None or run.dataset.single_digest() == run.store.noted(_ASSEMBLED)
+
+
+def _put_in_place(run: OpenRun) -> None:
+    """Publish a fresh generation, and make the single file where the output is one."""
+    if not run.options.fresh:
+        _assemble(run, run.store)
+        return
+    run.store.close()
+    standing = places_of(run.job)
+    publish_next(standing, run.parts)
+    with contextlib.closing(open_store(standing.ledger)) as store:
+        _assemble(run, store)
+
+
+def _assemble(run: OpenRun, store: Store) -> None:
+    dataset = Dataset(places_of(run.job), compression=run.job.output.compression)
+    if (digest := dataset.assemble(run.parts)) is not None:
+        with store.changing():
+            store.note(**{_ASSEMBLED: digest})
 
 
 def _written(run: OpenRun, summary: Summary) -> Summary:

@@ -23,6 +23,7 @@ from batchrun.ledger.records import PartRecord, SettledRow
 from batchrun.ledger.store import Store, open_store, reading
 from batchrun.model.record import Survey
 from batchrun.writer.dataset import Dataset
+from batchrun.writer.generation import roll_forward
 from batchrun.writer.part import PartWriter
 from batchrun.writer.schema import Layout
 
@@ -59,25 +60,36 @@ def open_run(job: Job, options: RunOptions, watcher: Watcher) -> Generator[OpenR
     An output that exists is locked before the input is read; one that does not is made after everything was checked,
     so that a wrong job leaves nothing behind. Raises JobError, OutputHeldError or OutputError.
     """
-    places = places_of(job)
-    refuse_remote_disk(places.state)
+    standing = places_of(job)
+    refuse_remote_disk(standing.home)
+    if options.fresh and options.retry_failed:
+        raise JobError("--fresh and --retry-failed exclude each other")
     with contextlib.ExitStack() as stack:
-        store: Store | None = None
-        if places.state.is_dir():
-            stack.enter_context(held(places.lock))
-            if places.ledger.exists():
-                store = _open_store(stack, places)
-        examined = examine(job, known=_known_survey(store))
+        if standing.home.is_dir():
+            stack.enter_context(held(standing.lock))
+            roll_forward(standing)
+        places = standing.next_generation() if options.fresh else standing
+        store = _open_store(stack, places) if places.ledger.exists() else None
+        examined = examine(job, places, known=_known_survey(store))
         rows = examined.survey.rows if options.limit is None else min(options.limit, examined.survey.rows)
         if store is None or store.noted("run_id") is None:
             store = _begin(stack, examined, store)
-        elif different := difference(_noted_identity(store), _identity(examined)):
-            raise JobError(
-                f"{places.output}: this output was begun by another job or input; the difference:\n{different}\n"
-                "go on with the job as it was, or choose another output.path"
-            )
+        elif different := difference(_noted_identity(store), identity_of(job, examined.survey)):
+            raise JobError(_refusal(options, places, different))
         layout = _layout(store, examined.layout, watcher)
         yield _open(examined, options, store, layout, rows, watcher)
+
+
+def _refusal(options: RunOptions, places: Places, different: str) -> str:
+    if options.fresh:
+        return (
+            f"{places.state}: an unfinished fresh run of another job or input lies here; the difference:\n{different}\n"
+            "finish it with that job and --fresh, or remove the folder if its answers are not wanted"
+        )
+    return (
+        f"{places.output}: this output was begun by another job or input; the difference:\n{different}\n"
+        "go on with the job as it was, start over with --fresh, or choose another output.path"
+    )
 
 
 def _open_store(stack: contextlib.ExitStack, places: Places) -> Store:
@@ -91,10 +103,6 @@ def _known_survey(store: Store | None) -> Survey | None:
     return None if noted is None else msgspec.json.decode(noted, type=Survey)
 
 
-def _identity(examined: Examined) -> dict[str, object]:
-    return dict(identity_of(examined.job, examined.survey))
-
-
 def _noted_identity(store: Store) -> dict[str, object]:
     return msgspec.json.decode(store.noted("identity") or "{}", type=dict[str, object])
 
@@ -104,7 +112,7 @@ def _begin(stack: contextlib.ExitStack, examined: Examined, store: Store | None)
     places = examined.places
     if store is None:
         try:
-            was_there = places.state.is_dir()
+            was_there = places.home.is_dir()
             for folder in (places.output.parent, places.parts, places.state):
                 folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -117,7 +125,7 @@ def _begin(stack: contextlib.ExitStack, examined: Examined, store: Store | None)
             run_id=uuid.uuid4().hex,
             job=examined.job.name,
             begun_at=datetime.now(tz=UTC).isoformat(),
-            identity=_text(_identity(examined)),
+            identity=_text(identity_of(examined.job, examined.survey)),
             survey=_text(examined.survey),
             layout=_text(examined.layout),
         )

@@ -11,12 +11,14 @@ from msgspec import Meta
 class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Options of one run; none of them is part of the job's fingerprint.
 
-    `limit` treats the input as its first rows. `retry_failed` sends again exactly the rows whose status is in
-    `fail_on`. `grace_s` is how long a stopped run waits for what is in flight. `signals` makes the run drain on
+    `limit` treats the input as its first rows. `fresh` starts over, or goes on with an unfinished fresh generation;
+    the old output stays whole until the new one is complete. `retry_failed` sends again exactly the rows whose status
+    is in `fail_on`. `grace_s` is how long a stopped run waits for what is in flight. `signals` makes the run drain on
     SIGINT, SIGTERM and SIGHUP, which only the main thread can ask for.
     """
 
     limit: Annotated[int, Meta(ge=0)] | None = None
+    fresh: bool = False
     retry_failed: bool = False
     grace_s: float = 30.0
     signals: bool = False

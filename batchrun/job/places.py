@@ -12,21 +12,38 @@ STATE_NAME = "_batchrun"
 
 
 class Places(msgspec.Struct, frozen=True, kw_only=True):
-    """Paths of one output.
+    """Paths of one output, or of its next generation while `--fresh` makes one.
 
     `parts` holds the part files. `single` is the file to make of them when the output is one `.parquet` file, else
-    None. `state` is the state directory, on a local disk.
+    None. `home` is the state directory of the output, on a local disk; `state` is where this generation's ledger
+    and spool lie, the same folder but for a next generation.
     """
 
     output: Path
     parts: Path
+    home: Path
     state: Path
     single: Path | None
 
     @property
     def lock(self) -> Path:
         """The file that a run holds its kernel lock on."""
-        return self.state / "lock"
+        return self.home / "lock"
+
+    @property
+    def summary(self) -> Path:
+        """`summary.json`."""
+        return self.home / "summary.json"
+
+    @property
+    def progress(self) -> Path:
+        """`progress.json`."""
+        return self.home / "progress.json"
+
+    @property
+    def publishing(self) -> Path:
+        """The record that a next generation is being put in place."""
+        return self.home / "publishing.json"
 
     @property
     def ledger(self) -> Path:
@@ -38,19 +55,16 @@ class Places(msgspec.Struct, frozen=True, kw_only=True):
         """The folder of carried columns of parts that are not written yet."""
         return self.state / "spool"
 
-    @property
-    def summary(self) -> Path:
-        """`summary.json`."""
-        return self.state / "summary.json"
-
-    @property
-    def progress(self) -> Path:
-        """`progress.json`."""
-        return self.state / "progress.json"
-
     def part(self, number: int) -> Path:
         """Return the final path of a part."""
         return self.parts / f"part-{number:06d}.parquet"
+
+    def next_generation(self) -> Places:
+        """Return the paths that `--fresh` works in; its parts lie on the disk of the standing ones."""
+        state = self.home / "next"
+        apart = not self.parts.is_relative_to(self.home) and not self.home.is_relative_to(self.parts)
+        parts = self.parts / "_next" if apart else state / "parts"
+        return msgspec.structs.replace(self, parts=parts, state=state)
 
 
 def places_of(job: Job) -> Places:
@@ -58,10 +72,10 @@ def places_of(job: Job) -> Places:
     output = Path(job.output.path)
     single = output if output.suffix == ".parquet" else None
     if job.output.state_dir is not None:
-        state = Path(job.output.state_dir)
+        home = Path(job.output.state_dir)
     elif single is not None:
-        state = output.with_name(f".{output.name}.batchrun")
+        home = output.with_name(f".{output.name}.batchrun")
     else:
-        state = output / STATE_NAME
-    parts = output if single is None else state / "parts"
-    return Places(output=output, parts=parts, state=state, single=single)
+        home = output / STATE_NAME
+    parts = output if single is None else home / "parts"
+    return Places(output=output, parts=parts, home=home, state=home, single=single)

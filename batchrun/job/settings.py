@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from batchrun.pricing import Price
-from batchrun.prompt import PromptSettings
+from batchrun.prompt.prompter import PromptSettings
 
 SIMULATOR = "simulator"
 """The base_url that stands for the embedded endpoint."""
@@ -61,7 +61,7 @@ class LimitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     max_row_time_s: Annotated[Positive, Meta(description="for one row, waits included")] = 1800.0
     max_pause_s: Annotated[Positive, Meta(description="a longer pause asked for ends the run")] = 300.0
     max_failed: Annotated[
-        Annotated[int, Meta(ge=0)] | Annotated[str, Meta(pattern=r"^[0-9]+(\.[0-9]+)?%$")],
+        Annotated[int, Meta(ge=0)] | Annotated[str, Meta(pattern=r"^[0-9]+(\.[0-9]+)?%(?!\n)$")],
         Meta(description='a count, or a share of the rows such as "1%"'),
     ] = 0
     fail_on: tuple[FailingStatus, ...] = ("failed", "invalid", "empty")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 
 import msgspec
@@ -51,7 +52,7 @@ class Envelope:
 
     The digest is SHA-256 over the base URL without trailing slash (the word `simulator` for the simulator),
     LF, and the body as UTF-8 JSON with sorted keys and no spaces, without `stream` and `stream_options`
-    (SPEC.md, section 3).
+    (SPEC.md, section 3). Numbers in the fields are written as Python's json does, so that anyone can check it.
     """
 
     def __init__(self, *, identity: str, fields: Mapping[str, object]) -> None:
@@ -81,7 +82,12 @@ class Envelope:
 def _around_messages(fields: Mapping[str, object]) -> tuple[bytes, bytes]:
     """Return the canonical JSON before and after the value of `messages`."""
     named = {name: value for name, value in fields.items() if name not in NEVER_IN_DIGEST}
-    before = _SORTED.encode({name: value for name, value in named.items() if name < "messages"})[:-1]
-    after = _SORTED.encode({name: value for name, value in named.items() if name > "messages"})[1:]
+    before = _canonical({name: value for name, value in named.items() if name < "messages"})[:-1]
+    after = _canonical({name: value for name, value in named.items() if name > "messages"})[1:]
     before += b',"messages":' if len(before) > 1 else b'"messages":'
     return before, (b"," + after if len(after) > 1 else after)
+
+
+def _canonical(fields: Mapping[str, object]) -> bytes:
+    text = json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=msgspec.to_builtins)
+    return text.encode()

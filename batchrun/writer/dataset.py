@@ -62,11 +62,19 @@ class Dataset:
         for left in self._places.parts.glob(".part-*.parquet.partial"):
             left.unlink(missing_ok=True)
 
-    def assemble(self, parts: int) -> None:
-        """Stream all parts together into the single output file, and put that in place durably."""
+    def single_digest(self) -> str | None:
+        """Return the SHA-256 of the single output file; None when there is none, or none is asked for."""
+        single = self._places.single
+        return None if single is None or not single.exists() else digest_of(single)
+
+    def assemble(self, parts: int) -> str | None:
+        """Stream all parts together into the single output file, put that in place durably, return its SHA-256.
+
+        Returns None, having done nothing, when the output is a directory.
+        """
         target = self._places.single
         if target is None:
-            return
+            return None
         beside = target.with_name(f".{target.name}.partial")
         try:
             schema = pq.read_schema(self.path(0))
@@ -76,11 +84,13 @@ class Dataset:
                         for group in range(source.num_row_groups):
                             writer.write_table(source.read_row_group(group))
             sync(beside)
+            digest = digest_of(beside)
             beside.replace(target)
             sync(target.parent)
         except (OSError, pa.ArrowException) as error:
             beside.unlink(missing_ok=True)
             raise OutputError(f"{target}: can't be written: {error}") from None
+        return digest
 
     def rows_with_status(
         self, part: int, prefix: str, statuses: Sequence[str]

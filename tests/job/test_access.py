@@ -1,0 +1,68 @@
+"""The key that a job names, from the environment or a file, and whether a proxy is set."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from batchrun.engine.access import access_of
+from batchrun.errors import JobError
+from batchrun.job.settings import EndpointSettings, InputSettings, Job, OutputSettings
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SECRET = "5ENTINEL-secret"
+
+
+def job(base_url: str = "https://host/v1", *, env: str | None = None, file: str | None = None) -> Job:
+    endpoint = EndpointSettings(base_url=base_url, api_key_env=env, api_key_file=file)
+    source, output = InputSettings(path="/in.jsonl"), OutputSettings(path="/out")
+    return Job(name="j", input=source, request={"model": "m"}, endpoint=endpoint, output=output)
+
+
+@pytest.mark.parametrize("text", [SECRET, f"{SECRET}\n", f" {SECRET}\r\n", f"\t{SECRET} "])
+def test_a_key_is_trimmed(tmp_path: Path, text: str) -> None:
+    (tmp_path / "key").write_bytes(text.encode())
+    assert access_of(job(env="A_KEY"), {"A_KEY": text}).key == SECRET
+    assert access_of(job(file=str(tmp_path / "key")), {}).key == SECRET
+
+
+@pytest.mark.parametrize("text", [f"{SECRET}\nx", f"{SECRET}\x00", f"{SECRET}\x7f", f"{SECRET}é", f"\u200b{SECRET}"])
+def test_a_key_with_characters_that_none_has(tmp_path: Path, text: str) -> None:
+    """A line break in a key would be a header of its own."""
+    (tmp_path / "key").write_text(text, encoding="utf-8")
+    for given in (job(env="A_KEY"), job(file=str(tmp_path / "key"))):
+        with pytest.raises(JobError, match="holds characters that no key has") as refused:
+            access_of(given, {"A_KEY": text})
+        assert "5ENTINEL" not in str(refused.value)
+
+
+@pytest.mark.parametrize("environ", [{}, {"A_KEY": ""}, {"A_KEY": " \n"}, {"a_key": SECRET}])
+def test_a_missing_variable_is_named(environ: dict[str, str]) -> None:
+    with pytest.raises(JobError, match=r"variable A_KEY named by endpoint\.api_key_env is not set or is empty"):
+        access_of(job(env="A_KEY"), environ)
+
+
+def test_a_file_that_can_not_be_read(tmp_path: Path) -> None:
+    (tmp_path / "empty").write_text("\n")
+    (tmp_path / "binary").write_bytes(b"\xff\xfe")
+    for name, why in (("none", "No such file"), (".", "Is a directory"), ("empty", "is empty"), ("binary", "not text")):
+        with pytest.raises(JobError, match=rf"named by endpoint\.api_key_file .*{why}"):
+            access_of(job(file=str(tmp_path / name)), {})
+
+
+def test_no_key_is_no_key() -> None:
+    assert access_of(job(), {"A_KEY": SECRET}).key is None
+
+
+def test_the_simulator_needs_neither_key_nor_proxy() -> None:
+    access = access_of(job("simulator", env="A_KEY"), {"HTTPS_PROXY": "http://proxy:1"})
+    assert (access.key, access.trust_env) == (None, False)
+
+
+def test_a_proxy_is_followed_where_one_is_set() -> None:
+    for name in ("https_proxy", "HTTPS_PROXY", "http_proxy", "ALL_PROXY"):
+        assert access_of(job(), {name: "http://proxy:1"}).trust_env
+    assert not access_of(job(), {"NO_PROXY": "*", "PATH": "/bin"}).trust_env

@@ -1,0 +1,154 @@
+"""Tokens and prices into nano-USD: exact, each token once, the unknown unknown."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batchrun.model.attempt import Usage
+from batchrun.pricing import Price, nanousd_from_usd, usd
+
+DEEPINFRA = Price(input=0.12, output=0.30)
+TOKENS = st.integers(0, 10_000_000)
+USD = st.decimals(0, 1000, places=4).map(float)
+
+
+@pytest.mark.parametrize(("prompt", "completion", "nanousd"), [(13, 536, 162_360), (13, 593, 179_460), (0, 0, 0)])
+def test_exact_nanousd(prompt: int, completion: int, nanousd: int) -> None:
+    assert DEEPINFRA.nanousd(Usage(prompt_tokens=prompt, completion_tokens=completion)) == nanousd
+
+
+def test_the_numbers_of_litellm_31714() -> None:
+    """DEMAND.md R12: 1 fresh and 27,146 cached prompt tokens and 351 out, at 1.40, 0.26 and 4.40 USD."""
+    price = Price(input=1.40, cached_input=0.26, output=4.40)
+    nanousd = price.nanousd(Usage(prompt_tokens=27_147, completion_tokens=351, cached_tokens=27_146))
+    assert nanousd == 8_603_760
+    assert usd(nanousd) == 0.00860376
+
+
+def test_cached_tokens_are_counted_once() -> None:
+    price = Price(input=1.0, output=0.0, cached_input=0.25)
+    assert price.nanousd(Usage(prompt_tokens=100, completion_tokens=5, cached_tokens=40)) == 60 * 1000 + 40 * 250
+
+
+def test_without_a_cached_price_cached_tokens_cost_as_others_do() -> None:
+    usage = Usage(prompt_tokens=100, completion_tokens=0, cached_tokens=40)
+    assert Price(input=1.0, output=0.0).nanousd(usage) == 100_000
+
+
+def test_reasoning_tokens_are_part_of_the_completion() -> None:
+    usage = Usage(prompt_tokens=0, completion_tokens=10, reasoning_tokens=9)
+    assert Price(input=1.0, output=2.0).nanousd(usage) == 20_000
+
+
+def test_more_cached_than_prompt_tokens_are_no_negative_cost() -> None:
+    usage = Usage(prompt_tokens=10, completion_tokens=0, cached_tokens=1000)
+    assert Price(input=1.0, output=0.0, cached_input=0.5).nanousd(usage) == 5000
+
+
+@pytest.mark.parametrize(
+    "usage", [Usage(), Usage(prompt_tokens=1), Usage(completion_tokens=1), Usage(total_tokens=5, cached_tokens=1)]
+)
+def test_unknown_tokens_have_no_cost(usage: Usage) -> None:
+    assert DEEPINFRA.nanousd(usage) is None
+
+
+def test_tokens_that_no_one_used_have_no_cost() -> None:
+    """A sum beyond int64 would not fit the ledger."""
+    assert Price(input=1e6, output=1e6).nanousd(Usage(prompt_tokens=2**62, completion_tokens=1)) is None
+
+
+@given(prompt=TOKENS, completion=TOKENS, cached=TOKENS, more=TOKENS, prices=st.tuples(USD, USD, USD))
+def test_cost_grows_with_tokens(
+    prompt: int, completion: int, cached: int, more: int, prices: tuple[float, float, float]
+) -> None:
+    price = Price(input=max(prices[:2]), cached_input=min(prices[:2]), output=prices[2])
+
+    def cost(prompt: int, completion: int, cached: int) -> int:
+        usage = Usage(prompt_tokens=prompt, completion_tokens=completion, cached_tokens=min(cached, prompt))
+        nanousd = price.nanousd(usage)
+        assert nanousd is not None
+        return nanousd
+
+    before = cost(prompt, completion, cached)
+    assert 0 <= before <= cost(prompt + more, completion, cached)
+    assert before <= cost(prompt, completion + more, cached)
+    assert before >= cost(prompt, completion, cached + more)
+
+
+@pytest.mark.parametrize(
+    ("value", "nanousd"),
+    [
+        (0, 0),
+        (1, 10**9),
+        (0.00016236, 162_360),
+        ("0.00016236", 162_360),
+        (" 0.5 ", 500_000_000),
+        ("1e-5", 10_000),
+        ("1E-5", 10_000),
+        (".5", 500_000_000),
+        ("5.", 5 * 10**9),
+        ("-0", 0),
+        (1e-5, 10_000),
+        (Decimal("0.000000001"), 1),
+        (0.1 + 0.2, 300_000_000),
+        ("1e-999999", 0),
+        (1e-320, 0),
+    ],
+)
+def test_costs_that_a_server_reports(value: object, nanousd: int) -> None:
+    assert nanousd_from_usd(value) == nanousd
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        True,
+        False,
+        -1,
+        -0.0001,
+        "-1",
+        float("nan"),
+        float("inf"),
+        "nan",
+        "inf",
+        "Infinity",
+        "sNaN",
+        Decimal("sNaN"),
+        "",
+        " ",
+        "free",
+        "$0.10",
+        "0,10",
+        "1_000",
+        "\u0661",
+        "0x10",
+        None,
+        [1],
+        {"usd": 1},
+        b"1",
+        1e300,
+        10**5000,
+        "1e999999",
+        "1e99999999999999999999",
+        "9" * 5000,
+    ],
+    ids=lambda value: f"{type(value).__name__} {str(value)[:20]}" if not isinstance(value, int) else "int",
+)
+def test_what_is_no_cost(value: object) -> None:
+    assert nanousd_from_usd(value) is None
+
+
+@given(st.integers(0, 10**15))
+def test_nanousd_survive_usd(nanousd: int) -> None:
+    assert nanousd_from_usd(usd(nanousd)) == nanousd
+
+
+@pytest.mark.parametrize("price", [{"input": -1, "output": 1}, {"input": 1_000_001, "output": 0}, {"input": 1}])
+def test_prices_out_of_range(price: dict[str, float]) -> None:
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.convert(price, Price)

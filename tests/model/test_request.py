@@ -1,0 +1,136 @@
+"""The envelope: the bytes that are sent, and a digest that anyone can compute again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batchrun.model.request import Envelope, Request, encode_messages, encode_texts
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+NUMBERS = st.integers(-(2**70), 2**70) | st.floats(allow_nan=False, allow_infinity=False)
+VALUES = st.recursive(
+    st.none() | st.booleans() | NUMBERS | TEXTS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
+    max_leaves=8,
+)
+NAMES = TEXTS | st.sampled_from(["a", "message", "messages_", "model", "n", "stream_options", "temperature", "zz"])
+FIELDS = st.dictionaries(NAMES.filter(lambda name: name not in {"messages", "stream"}), VALUES, max_size=6)
+
+
+def digest(identity: str, body: dict[str, object]) -> str:
+    """The column `request_sha256` as SPEC.md, section 3 describes it."""
+    named = {name: value for name, value in body.items() if name not in {"stream", "stream_options"}}
+    text = json.dumps(named, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(f"{identity}\n{text}".encode()).hexdigest()
+
+
+def sealed(
+    fields: dict[str, object],
+    params: dict[str, object] | None = None,
+    *,
+    identity: str = "https://api.deepinfra.com/v1/openai",
+    system: str | None = "S",
+    user: str = "U",
+) -> Request:
+    return Envelope(identity=identity, fields=fields).seal(7, encode_texts(system, user), params, replaced=False)
+
+
+@given(fields=FIELDS, params=st.none() | FIELDS, system=st.none() | TEXTS, user=TEXTS)
+def test_body_and_digest_say_the_same(
+    fields: dict[str, object], params: dict[str, object] | None, system: str | None, user: str
+) -> None:
+    request = sealed(fields, params, system=system, user=user)
+    messages = [{"role": "user", "content": user}]
+    if system is not None:
+        messages.insert(0, {"role": "system", "content": system})
+    asked = {**fields, **(params or {}), "messages": messages, "stream": False}
+    body = json.loads(request.body)
+    assert body == asked
+    assert list(body) == list(asked)
+    assert body["stream"] is False
+    assert request.sha256 == digest("https://api.deepinfra.com/v1/openai", asked)
+
+
+@given(st.lists(st.dictionaries(TEXTS, TEXTS | st.none() | st.lists(TEXTS), max_size=4), max_size=4))
+def test_given_messages_are_sent_as_they_stand(messages: list[object]) -> None:
+    request = Envelope(identity="simulator", fields={"model": "m"}).seal(
+        0, encode_messages(messages), None, replaced=False
+    )
+    body = json.loads(request.body)
+    assert body["messages"] == messages
+    assert [list(message) for message in body["messages"]] == [list(message) for message in messages]
+    assert request.sha256 == digest("simulator", body)
+
+
+@given(system=st.none() | TEXTS, user=TEXTS)
+def test_two_encodings_of_the_same_texts_agree(system: str | None, user: str) -> None:
+    messages: list[object] = [{"role": "user", "content": user}]
+    if system is not None:
+        messages.insert(0, {"role": "system", "content": system})
+    assert encode_texts(system, user) == encode_messages(messages)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"model": "m"},
+        {"model": "m", "temperature": 0, "max_tokens": 64},
+        {"a": 1, "model": "m"},
+        {"messagf": 1, "messager": 2, "message": 3, "messages0": 4},
+        {"zz": {"b": 1, "a": [1, {"d": None, "c": 2}]}, "model": "m"},
+        {"model": "größe-😀", "stop": ["\u0000", "\u2028", '"\\/']},
+        {"model": "m", "temperature": 1e-5, "seed": 2**70, "x": 1e16, "y": -0.0, "z": 5e-324},
+        {"model": "m", "stream": False, "stream_options": {"include_usage": True}},
+        {},
+    ],
+)
+def test_digest_of_chosen_bodies(fields: dict[str, object]) -> None:
+    """Names on both sides of `messages`, none at all, numbers with exponents, fields that are never in the digest."""
+    request = sealed(fields)
+    body = json.loads(request.body)
+    assert request.sha256 == digest("https://api.deepinfra.com/v1/openai", body)
+    assert request.sha256 == sealed({name: value for name, value in fields.items() if "stream" not in name}).sha256
+    assert b'"stream":false' in request.body
+    assert request.body.count(b'"stream":') == 1
+
+
+def test_a_known_digest() -> None:
+    """Frozen: outputs that users keep hold these."""
+    text = (
+        'simulator\n{"max_tokens":8,"messages":[{"content":"Größe 😀","role":"user"}],"model":"m","temperature":1e-05}'
+    )
+    request = sealed(
+        {"model": "m", "temperature": 0.00001, "max_tokens": 8}, identity="simulator", system=None, user="Größe 😀"
+    )
+    assert request.sha256 == hashlib.sha256(text.encode()).hexdigest()
+    assert request.sha256 == "288fe8bade971bc5d2a6efb152ba069320ad796a03191a8104c909c3742a19e0"
+
+
+def test_order_of_keys_is_no_part_of_the_digest() -> None:
+    one = sealed({"model": "m", "temperature": 0, "response_format": {"type": "json_object", "a": 1}})
+    other = sealed({"response_format": {"a": 1, "type": "json_object"}, "temperature": 0, "model": "m"})
+    assert one.sha256 == other.sha256
+    assert one.body != other.body
+
+
+def test_params_override_in_place_and_leave_the_next_row_alone() -> None:
+    fields: dict[str, object] = {"model": "m", "temperature": 0}
+    envelope = Envelope(identity="simulator", fields=fields)
+    messages = encode_texts(None, "hello")
+    plain = envelope.seal(0, messages, None, replaced=False)
+    hot = envelope.seal(1, messages, {"temperature": 1, "logit_bias": {"50256": -100}}, replaced=True)
+    assert json.loads(hot.body)["temperature"] == 1
+    assert list(json.loads(hot.body)) == ["model", "temperature", "logit_bias", "messages", "stream"]
+    assert (hot.row, hot.replaced) == (1, True)
+    assert envelope.seal(2, messages, {}, replaced=False).body == plain.body
+    assert envelope.seal(2, messages, None, replaced=False).sha256 == plain.sha256 != hot.sha256
+    assert fields == {"model": "m", "temperature": 0}
+
+
+def test_digest_tells_endpoints_apart() -> None:
+    assert sealed({"model": "m"}, identity="simulator").sha256 != sealed({"model": "m"}, identity="https://a").sha256
