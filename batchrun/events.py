@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal, Protocol
 
 import msgspec
@@ -31,8 +31,18 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
 TOTAL_NAMES: tuple[str, ...] = Totals.__struct_fields__
 
 
+class RowInFlight(msgspec.Struct, frozen=True, kw_only=True):
+    """A row whose attempt has been in flight for `age_s` seconds."""
+
+    row: int
+    age_s: float
+
+
 class Progress(msgspec.Struct, frozen=True, kw_only=True):
-    """A run as it stands: rows of its range, of which some are settled; times in seconds, money in USD."""
+    """A run as it stands: rows of its range, of which some are settled; times in seconds, money in USD.
+
+    `oldest` are the rows that have been in flight longest, the oldest first.
+    """
 
     run_id: str
     job: str
@@ -55,6 +65,7 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     rows_per_s: float
     eta_s: float | None
     draining: bool
+    oldest: Sequence[RowInFlight]
     at: str
 
 
@@ -68,8 +79,8 @@ class SummaryInput(msgspec.Struct, frozen=True, kw_only=True):
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
     """`summary.json` (SPEC.md, section 3): counts and costs over all runs of the output, times of this run.
 
-    `cost_usd` is the sum of what is known, None when no cost is known; `unpriced_rows` counts completed rows whose
-    cost is not. Times are ISO 8601, UTC.
+    `cost_usd` and the tokens are sums of what is known, None when nothing is; `unpriced_rows` counts completed rows
+    whose cost is not known. Times are ISO 8601, UTC.
     """
 
     run_id: str
@@ -84,8 +95,8 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     retries: int
     throttled: int
     maybe_billed: int
-    prompt_tokens: int
-    completion_tokens: int
+    prompt_tokens: int | None
+    completion_tokens: int | None
     cost_usd: float | None
     unpriced_rows: int
     started_at: str

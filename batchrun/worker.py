@@ -6,31 +6,38 @@ no queue and sleeps nowhere: a row that must wait is handed back with the time i
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Callable
+from operator import itemgetter
 
 import msgspec
 
 from batchrun.client.lane import Attempt, Lane
+from batchrun.client.outage import Weather
 from batchrun.errors import RecordError
-from batchrun.events import Totals
+from batchrun.events import RowInFlight, Totals
 from batchrun.ledger.records import Entry
 from batchrun.model.attempt import Cost, Reply, Spends, Then, Tries, Trouble, Usage
 from batchrun.model.outcome import Account, Completion, Failure, Outcome
 from batchrun.model.record import Record
 from batchrun.model.request import Envelope, Request
-from batchrun.prompt import Prompter
+from batchrun.prompt.prompter import Prompter
 
 
 class OpenRow(msgspec.Struct, kw_only=True):
-    """A row that is not settled: its record until it is rendered, its request from then on.
+    """A row that is not settled: its record until it is rendered, its request from then on; changed as it advances.
 
-    `began` is the monotonic time of its first attempt in this run, in seconds.
+    `began` is the monotonic time of its first attempt in this run, in seconds. `in_flight` is true while an attempt's
+    exchange goes on.
     """
 
-    record: Record
+    row: int
+    record: Record | None
+    replaced: bool = False
     tries: Tries = Tries()
     request: Request | None = None
     began: float | None = None
+    in_flight: bool = False
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,12 +45,13 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
 
     `entry` is for the ledger, None when the gate was closed before the row could go. With an outcome the row is
     settled; with `wait_s` it waits for its next try; with `stop` the run is to be stopped for the reason given, and
-    the row stays pending.
+    the row stays pending. `weather` says whether an outage of the endpoint began, went on or ended.
     """
 
     entry: Entry | None = None
     wait_s: float | None = None
     stop: str | None = None
+    weather: Weather = Weather.FAIR
 
 
 class Worker:
@@ -64,46 +72,80 @@ class Worker:
         self._lane = lane
         self._clock = clock
         self._wall_us = wall_us
+        self._flying: dict[int, float] = {}
 
     async def advance(self, row: OpenRow) -> Step:
         """Make one attempt for a row; the slot it takes is given back by the entry's commit."""
-        if row.request is None:
+        if row.record is not None:
             try:
                 row.request = self._request(row.record)
             except RecordError as error:
                 return self._unsendable(row, error)
+            row.record = None
+        if row.request is None:
+            raise ValueError("an open row has either a record or a request")
         if not await self._lane.gate.enter():
             return Step()
         try:
             began, began_us = self._clock(), self._wall_us()
             row.began = began if row.began is None else row.began
+            row.in_flight = True
+            self._flying[row.row] = began
             attempt = await self._lane.attempt(row.request.body)
+            row.in_flight = False
             row.tries = _counted(row.tries, attempt, began_us)
             return self._step(row, row.request, attempt)
         except BaseException:
             self._lane.gate.leave()
             raise
+        finally:
+            self._flying.pop(row.row, None)
+
+    def oldest(self, count: int) -> list[RowInFlight]:
+        """Return the rows that have been in flight longest, the oldest first."""
+        now = self._clock()
+        first = heapq.nsmallest(count, self._flying.items(), key=itemgetter(1))
+        return [RowInFlight(row=row, age_s=now - began) for row, began in first]
+
+    def cut_off(self, row: OpenRow) -> Entry:
+        """Return what is to be kept of an attempt that was cancelled in flight: it may have been billed."""
+        trouble = Trouble(
+            error_class="disconnected",
+            message="the run ended before the reply came",
+            then=Then.RETRY,
+            spends=Spends.AMBIGUOUS,
+            maybe_billed=True,
+        )
+        attempt = Attempt(came_to=trouble, http_status=None, latency_ms=0.0)
+        tries = _counted(row.tries, attempt, self._wall_us())
+        return Entry(
+            row=row.row,
+            totals=_totals(tries, trouble),
+            tries=msgspec.structs.replace(tries, ambiguous=row.tries.ambiguous),
+            holds_slot=False,
+        )
 
     def _request(self, record: Record) -> Request:
         messages = self._prompter.messages(record)
         params = self._prompter.params(record)
-        return self._envelope.seal(record.row, messages, params, replaced=record.replaced)
+        return self._envelope.seal(record.row, messages, params)
 
     def _unsendable(self, row: OpenRow, error: RecordError) -> Step:
         account = Account(attempts=row.tries.attempts, finished_us=self._wall_us(), flags=_flags(row, ()))
-        failure = Failure(row=row.record.row, error_class="input", message=str(error), account=account)
-        return Step(entry=Entry(row=row.record.row, totals=Totals(), outcome=failure, holds_slot=False))
+        failure = Failure(row=row.row, error_class="input", message=str(error), account=account)
+        return Step(entry=Entry(row=row.row, totals=Totals(), outcome=failure, holds_slot=False))
 
     def _step(self, row: OpenRow, request: Request, attempt: Attempt) -> Step:
         came_to, totals = attempt.came_to, _totals(row.tries, attempt.came_to)
         if isinstance(came_to, Reply):
             account = self._account(row, request, attempt, came_to.flags)
             outcome: Outcome = Completion(row=request.row, reply=came_to, account=account)
-            return Step(entry=Entry(row=request.row, totals=totals, outcome=outcome))
-        wait_s, then = self._way_on(row, came_to)
+            return Step(entry=Entry(row=request.row, totals=totals, outcome=outcome), weather=attempt.weather)
+        wait_s, then = self._way_on(row, attempt, came_to)
         if wait_s is not None or then is Then.STOP_RUN:
             entry = Entry(row=request.row, totals=totals, tries=row.tries)
-            return Step(entry=entry, wait_s=wait_s, stop=came_to.message if wait_s is None else None)
+            stop = came_to.message if wait_s is None else None
+            return Step(entry=entry, wait_s=wait_s, stop=stop, weather=attempt.weather)
         account = self._account(row, request, attempt, ())
         failure = Failure(
             row=request.row,
@@ -113,12 +155,15 @@ class Worker:
             usage=came_to.usage,
             raw=came_to.raw,
         )
-        return Step(entry=Entry(row=request.row, totals=totals, outcome=failure))
+        return Step(entry=Entry(row=request.row, totals=totals, outcome=failure), weather=attempt.weather)
 
-    def _way_on(self, row: OpenRow, trouble: Trouble) -> tuple[float | None, Then]:
+    def _way_on(self, row: OpenRow, attempt: Attempt, trouble: Trouble) -> tuple[float | None, Then]:
         """Return the wait before the next try, or None and what happens instead."""
         if trouble.then is not Then.RETRY:
             return None, trouble.then
+        if attempt.excused:  # an outage is not the row's fault: neither its tries nor its time are spent
+            row.began = None
+            return 0.0, Then.RETRY
         elapsed_s = self._clock() - (row.began or 0.0)
         wait_s = self._lane.retries.wait_s(row.tries, trouble, elapsed_s=elapsed_s)
         return (None, trouble.at_last) if wait_s is None else (wait_s, Then.RETRY)
@@ -139,7 +184,7 @@ class Worker:
 
 
 def _flags(row: OpenRow, flags: tuple[str, ...]) -> tuple[str, ...]:
-    more = [name for name, holds in (("maybe_billed", row.tries.maybe_billed), ("text_replaced", row.record.replaced))
+    more = [name for name, holds in (("maybe_billed", row.tries.maybe_billed), ("text_replaced", row.replaced))
             if holds and name not in flags]  # fmt: skip
     return (*flags, *more)
 
@@ -154,10 +199,12 @@ def _counted(tries: Tries, attempt: Attempt, began_us: int) -> Tries:
         source = "server" if "server" in {source, cost.source} else "price"
     trouble = came_to if isinstance(came_to, Trouble) else None
     throttled = trouble is not None and trouble.spends is Spends.THROTTLE
+    spends = trouble is not None and not throttled and not attempt.excused
     return Tries(
         attempts=tries.attempts + 1,
-        errors=tries.errors + (trouble is not None and not throttled),
-        ambiguous=tries.ambiguous + (trouble is not None and trouble.spends is Spends.AMBIGUOUS),
+        errors=tries.errors + spends,
+        ambiguous=tries.ambiguous + (spends and trouble is not None and trouble.spends is Spends.AMBIGUOUS),
+        limited=tries.limited + (spends and trouble is not None and trouble.most_tries is not None),
         throttled=tries.throttled + throttled,
         maybe_billed=tries.maybe_billed or (trouble is not None and trouble.maybe_billed),
         cost_nanousd=spent,

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import traceback
 
-import click
-
 from batchrun import __version__
+from batchrun.cli.say import say
 from batchrun.errors import innermost
 
 
 def show_fault(error: BaseException) -> None:
     """Print the places in the code where an unexpected error passed; never its values."""
-    click.echo(
-        f"batchrun {__version__}: a fault of batchrun itself: {type(error).__name__}; please report it:",
-        err=True,
-    )
+    say(f"batchrun {__version__}: a fault of batchrun itself: {type(error).__name__}; please report it:")
     for frame in traceback.extract_tb(innermost(error).__traceback__):
-        click.echo(f"  {frame.filename}:{frame.lineno} {frame.name}", err=True)
+        say(f"  {frame.filename}:{frame.lineno} {frame.name}")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from batchrun.cli.say import say
 from batchrun.errors import JobError
 
 EXAMPLE = """\
@@ -55,4 +56,4 @@ def write_example(path: str) -> None:
         raise JobError(f"{path}: is there already; name another file") from None
     except OSError as error:
         raise JobError(f"{path}: can't be written: {error.strerror}") from None
-    click.echo(f"{path} written; next: batchrun plan {path}", err=True)
+    say(f"{path} written; next: batchrun plan {path}")

@@ -10,6 +10,7 @@ from typing import NoReturn
 import click
 
 from batchrun import __version__
+from batchrun.cli.say import say
 from batchrun.errors import BatchrunError, ExitStatus
 
 _SET = click.option(
@@ -154,10 +155,10 @@ def _status_of(command: Callable[..., object]) -> int:
         error.show()
         return ExitStatus.USAGE
     except (click.Abort, KeyboardInterrupt):
-        click.echo("batchrun: stopped by SIGINT", err=True)
+        say("batchrun: stopped by SIGINT")
         return ExitStatus.SIGINT
     except BatchrunError as error:
-        click.echo(f"batchrun: {error}", err=True)
+        say(f"batchrun: {error}")
         return error.status
     except BrokenPipeError:
         sys.stderr.close()

@@ -73,7 +73,7 @@ def _requests(examined: Examined, count: int) -> Iterator[ShownRequest]:
         for record in stretch.records:
             try:
                 messages = examined.prompter.messages(record)
-                request = envelope.seal(record.row, messages, examined.prompter.params(record), replaced=False)
+                request = envelope.seal(record.row, messages, examined.prompter.params(record))
             except RecordError as error:
                 yield ShownRequest(row=record.row, problem=str(error))
             else:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 import click
 import msgspec
 
+from batchrun.cli.say import say
 from batchrun.cli.watch import Teller, teller
 from batchrun.engine.access import access_of
 from batchrun.engine.local import run_job
@@ -18,6 +19,7 @@ from batchrun.errors import BatchrunError, ExitStatus
 from batchrun.events import Summary
 from batchrun.job.load import load_job
 from batchrun.job.options import RunOptions
+from batchrun.job.settings import Job
 
 
 class Wishes(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,7 +42,11 @@ def run_job_file(path: str, overrides: Sequence[str], date: dt.date | None, wish
         summary = _run(path, overrides, date, wishes)
     except BatchrunError as error:
         if wishes.as_json:
-            click.echo(msgspec.json.encode({"exit_status": int(error.status), "reason": str(error)}).decode())
+            _print_end(error.status, str(error))
+        raise
+    except Exception as error:
+        if wishes.as_json:
+            _print_end(ExitStatus.FAULT, f"internal error: {type(error).__name__}")
         raise
     _tell(summary, wishes)
     return summary.exit_status
@@ -50,6 +56,7 @@ def _run(path: str, overrides: Sequence[str], date: dt.date | None, wishes: Wish
     job = load_job(path, overrides=overrides, date=date)
     access = access_of(job, os.environ)
     options = RunOptions(
+        earlier_output=None if date else _output_of_yesterday(path, overrides, job),
         limit=wishes.limit,
         fresh=wishes.fresh,
         retry_failed=wishes.retry_failed,
@@ -68,23 +75,42 @@ def _run(path: str, overrides: Sequence[str], date: dt.date | None, wishes: Wish
         return run_job(job, options, access=access, watcher=watcher)
 
 
+def _output_of_yesterday(path: str, overrides: Sequence[str], job: Job) -> str | None:
+    """Return where yesterday's run of the job wrote to, None where the path has no date or can't be read twice."""
+    if path == "-":
+        return None
+    yesterday = dt.datetime.now(tz=dt.UTC).date() - dt.timedelta(days=1)
+    output = load_job(path, overrides=overrides, date=yesterday).output.path
+    return None if output == job.output.path else output
+
+
+def _print_end(status: ExitStatus, reason: str) -> None:
+    click.echo(msgspec.json.encode({"exit_status": int(status), "reason": reason}).decode())
+
+
 def _end_at_once(_number: int, _frame: object) -> None:
-    click.echo("batchrun: stopped by SIGTERM before anything was sent", err=True)
+    say("batchrun: stopped by SIGTERM before anything was sent")
     raise SystemExit(ExitStatus.SIGTERM)
 
 
 def _tell(summary: Summary, wishes: Wishes) -> None:
     well = summary.exit_status == ExitStatus.OK
     if not well:
-        click.echo(f"batchrun: {summary.reason}", err=True)
+        say(f"batchrun: {summary.reason}")
     try:
         if wishes.as_json:
             click.echo(msgspec.json.format(msgspec.json.encode(summary), indent=2).decode())
         elif not (wishes.quiet and well):
             click.echo("\n".join(summary_lines(summary)))
         sys.stdout.flush()
-    except BrokenPipeError:  # whoever read the summary has gone; the run is what it is
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:  # the summary stands in the output too; the run is what it is
+        if not isinstance(error, BrokenPipeError):
+            say(f"batchrun: standard output can't take the summary: {error.strerror}")
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is buffered goes there at exit
+
+
+def _known(count: int | None) -> str:
+    return "unknown" if count is None else f"{count:,}"
 
 
 def summary_lines(summary: Summary) -> Iterator[str]:
@@ -100,7 +126,7 @@ def summary_lines(summary: Summary) -> Iterator[str]:
     yield f"  requests  {requests}" + (
         f"; {summary.maybe_billed:,} possibly billed without a result" if summary.maybe_billed else ""
     )
-    yield f"  tokens    {summary.prompt_tokens:,} in, {summary.completion_tokens:,} out"
+    yield f"  tokens    {_known(summary.prompt_tokens)} in, {_known(summary.completion_tokens)} out"
     yield f"  cost      {cost}"
-    yield f"  time      {summary.wall_s:.1f} s"
+    yield f"  time      {summary.wall_s:.1f} s; the counts above are over all runs of this output"
     yield f"  output    {summary.output}"

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import click
 
+from batchrun.cli.say import say
 from batchrun.engine.local import drive
 from batchrun.job.load import load_simulator
 from batchrun.simulator.server import serve_forever
@@ -17,4 +18,4 @@ def simulate(host: str, port: int, overrides: Sequence[str]) -> None:
     try:
         drive(serve_forever(settings, host=host, port=port, announce=click.echo))
     except KeyboardInterrupt:
-        click.echo("batchrun: stopped", err=True)
+        say("batchrun: stopped")

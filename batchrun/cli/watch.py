@@ -6,7 +6,7 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Protocol, Self, TextIO
 
@@ -18,6 +18,7 @@ from rich.progress import Progress as Bar
 from batchrun.events import Progress
 
 PLAIN_EVERY_S = 30.0
+WORTH_NAMING_S = 10.0
 
 
 class Teller(Protocol):
@@ -66,11 +67,18 @@ def progress_text(progress: Progress) -> str:
     ]
     if progress.paused_s > 0:
         parts.append(f"paused for {progress.paused_s:.0f} s")
+    if old := [f"row {one.row} for {one.age_s:.0f} s" for one in progress.oldest if one.age_s >= WORTH_NAMING_S]:
+        parts.append(f"longest in flight: {' and '.join(old)}")
     if progress.draining:
         parts.append("draining")
     elif progress.eta_s is not None:
         parts.append(f"{duration(progress.eta_s)} left")
     return ", ".join(parts)
+
+
+def event_text(event: str, facts: Mapping[str, str | float | None]) -> str:
+    """Return an event with its keys and counts as one line."""
+    return f"batchrun: {event}" + "".join(f" {name}={value}" for name, value in facts.items())
 
 
 def duration(seconds: float) -> str:
@@ -116,7 +124,7 @@ class LineTeller:
         if self._as_json:
             self._write(msgspec.json.encode({"event": event, **facts}).decode())
         else:
-            self._write(f"batchrun: {event}" + "".join(f" {name}={value}" for name, value in facts.items()))
+            self._write(event_text(event, facts))
 
     def _write(self, line: str) -> None:
         with contextlib.suppress(OSError):  # whoever read along has gone; the run goes on
@@ -150,17 +158,15 @@ class BarTeller:
     def progressed(self, progress: Progress) -> None:
         """Redraw the bar."""
         told = progress_text(progress).partition(" rows, ")[2]
-        self._bar.update(
-            self._row, description=progress.job, total=progress.rows, completed=progress.settled, told=told
-        )
+        with contextlib.suppress(OSError):  # the terminal is gone; the run goes on
+            self._bar.update(
+                self._row, description=progress.job, total=progress.rows, completed=progress.settled, told=told
+            )
 
     def noted(self, event: str, **facts: str | float | None) -> None:
         """Print the event above the bar."""
-        self._bar.console.print(
-            f"batchrun: {event}" + "".join(f" {name}={value}" for name, value in facts.items()),
-            highlight=False,
-            markup=False,
-        )
+        with contextlib.suppress(OSError):
+            self._bar.console.print(event_text(event, facts), highlight=False, markup=False)
 
     def __enter__(self) -> Self:
         """Start drawing."""
@@ -171,4 +177,5 @@ class BarTeller:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None:
         """Take the bar away."""
-        self._bar.stop()
+        with contextlib.suppress(OSError):
+            self._bar.stop()

@@ -42,13 +42,14 @@ class UnusableReplyError(Exception):
 
 
 class Message(msgspec.Struct, gc=False):
-    """`choices[].message`."""
+    """`choices[].message`; reasoning in parts is refused here, so that the slower path joins it."""
 
     content: str | None = None
     reasoning_content: str | None = None
     reasoning: str | None = None
     refusal: str | None = None
     tool_calls: msgspec.Raw = msgspec.Raw()
+    reasoning_details: None = None
 
 
 class Choice(msgspec.Struct, gc=False):
@@ -80,7 +81,7 @@ def decode_body(body: bytes, flags: list[str]) -> Body:
     """
     try:
         return _BODY.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return _tolerant(body, flags)
 
 
@@ -133,9 +134,10 @@ def _json_object(text: str, flags: list[str]) -> Mapping[str, object]:
     if rest:
         _add(flags, "trailing_junk")
     if not isinstance(tree, dict):
-        first = cast("list[object]", tree)[0] if isinstance(tree, list) and tree else None
-        if "error" in as_object(first):
-            return as_object(first)
+        many = cast("list[object]", tree) if isinstance(tree, list) else []
+        for one in many:
+            if "error" in as_object(one):
+                return as_object(one)
         raise UnusableReplyError("the reply's JSON is no object")
     return cast("dict[str, object]", tree)
 

@@ -22,7 +22,7 @@ def wait_hint_s(headers: Mapping[str, str], *, now: datetime) -> float | None:
     `now`, an aware time. Of several values the longest counts.
     """
     if (value := _longest(headers.get("retry-after-ms"), _number)) is not None:
-        return value / 1000
+        return value / 1000 or None
     text = headers.get("retry-after")
     if text is None:
         return None
@@ -38,7 +38,8 @@ def go_duration_s(text: str) -> float | None:
     parts = _DURATION_PART.findall(text)
     if not parts or "".join(number + unit for number, unit in parts) != text:
         return None
-    return sum(float(number) * _UNIT_S[unit] for number, unit in parts)
+    value = sum(float(number) * _UNIT_S[unit] for number, unit in parts)
+    return value if math.isfinite(value) else None
 
 
 def _longest(text: str | None, read: _Reading) -> float | None:
@@ -60,6 +61,6 @@ def _date(text: str) -> datetime | None:
     """Read an HTTP-date in any of its three forms."""
     try:
         dated = parsedate_to_datetime(text.strip().strip('"'))
-    except (ValueError, IndexError, TypeError):
+    except (ValueError, IndexError, TypeError, OverflowError):
         return None
     return dated if dated.tzinfo else dated.replace(tzinfo=UTC)

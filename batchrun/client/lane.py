@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import AsyncGenerator, Callable, Mapping
 from datetime import UTC, datetime
 
@@ -11,20 +12,28 @@ import msgspec
 from batchrun.client.body import UnusableReplyError
 from batchrun.client.hints import wait_hint_s
 from batchrun.client.limiter import Gate
+from batchrun.client.outage import OUTAGE_ERRORS, Outage, Weather
 from batchrun.client.reply import ReplyReader
 from batchrun.client.retry import RetryPolicy
 from batchrun.client.transport import ExchangeError, Transport, open_transport
-from batchrun.client.verdict import Ruling, facts_of, judge, masked, read_error, trouble
+from batchrun.client.verdict import MOST_CODE_CHARS, Ruling, facts_of, judge, masked, read_error, trouble
 from batchrun.job.settings import Job
 from batchrun.model.attempt import Exchange, Reply, Spends, Then, Trouble
 
+_STATUS = re.compile("[3-5][0-9]{2}")
+
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):
-    """What one attempt came to; `latency_ms` is from its slot to its end."""
+    """What one attempt came to; `latency_ms` is from its slot to its end.
+
+    `excused` says that it failed in an outage of the endpoint, which spends none of its row's budgets.
+    """
 
     came_to: Reply | Trouble
     http_status: int | None
     latency_ms: float
+    weather: Weather = Weather.FAIR
+    excused: bool = False
 
 
 class Lane:
@@ -38,10 +47,15 @@ class Lane:
         replies: ReplyReader,
         retries: RetryPolicy,
         clock: Callable[[], float],
+        outage: Outage | None = None,
         most_pause_s: float = 300.0,
         secrets: tuple[str, ...] = (),
+        key_source: str | None = None,
     ) -> None:
-        """Join the parts; `clock` is monotonic, in seconds; `secrets` are masked wherever a server echoes them."""
+        """Join the parts; `clock` is monotonic, in seconds.
+
+        `secrets` are masked wherever a server echoes them; `key_source` is named where a server refuses the key.
+        """
         self.gate = gate
         self.retries = retries
         self._transport = transport
@@ -49,6 +63,8 @@ class Lane:
         self._clock = clock
         self._most_pause_s = most_pause_s
         self._secrets = secrets
+        self._key_source = key_source
+        self._outage = outage or Outage(max_outage_s=900.0, clock=clock)
         self._succeeded = False
 
     async def attempt(self, body: bytes) -> Attempt:
@@ -67,11 +83,36 @@ class Lane:
             self._succeeded = True
         elif came_to.spends is Spends.THROTTLE and came_to.hint_s is not None and came_to.then is Then.RETRY:
             self.gate.pause(came_to.hint_s)
-        return Attempt(came_to=came_to, http_status=status, latency_ms=latency_ms)
+        weather = self._weather(came_to)
+        if weather is Weather.TOO_LONG and isinstance(came_to, Trouble):
+            message = f"the endpoint has been failing for longer than max_outage_s, last with: {came_to.message}"
+            came_to = msgspec.structs.replace(came_to, then=Then.STOP_RUN, message=message)
+        return Attempt(
+            came_to=came_to,
+            http_status=status,
+            latency_ms=latency_ms,
+            weather=weather,
+            excused=self._outage.is_on,
+        )
+
+    def _weather(self, came_to: Reply | Trouble) -> Weather:
+        """Take note of what an exchange says about the endpoint; during an outage only one probe at a time goes."""
+        failing = isinstance(came_to, Trouble) and came_to.error_class in OUTAGE_ERRORS and came_to.then is Then.RETRY
+        if not failing:
+            weather = self._outage.answered()
+            if weather is Weather.ENDS:
+                self.gate.widen()
+            return weather
+        weather = self._outage.failed()
+        if self._outage.is_on:
+            self.gate.narrow(1)
+            if not self.gate.paused_s:  # what was in flight when it began is no probe
+                self.gate.pause(self._outage.probe_wait_s())
+        return weather
 
     def _cut(self, error: ExchangeError) -> Trouble:
         """Judge an exchange without a whole reply (PROTOCOL.md 2.2, #18 and #19)."""
-        if error.phase == "tls" and not self._succeeded:
+        if error.phase in {"dns", "tls"} and not self._succeeded:
             return Trouble(error_class="connect", message=str(error), then=Then.STOP_RUN, sent=False)
         if not error.sent:
             return Trouble(error_class="connect", message=str(error), then=Then.RETRY, sent=False)
@@ -89,6 +130,16 @@ class Lane:
                 return self._replies.read(exchange.body, exchange.headers)
             except UnusableReplyError as error:
                 return self._unusable(exchange, error)
+            except Exception as error:  # noqa: BLE001 - a reply nobody foresaw fails its row, never the run
+                return Trouble(
+                    error_class="bad_reply",
+                    message=f"the reply can't be read: {type(error).__name__}",
+                    then=Then.RETRY,
+                    http_status=exchange.status,
+                    most_tries=2,
+                    maybe_billed=True,
+                    raw=self._replies.kept(exchange.body),
+                )
         return self._refused(exchange, exchange.status, read_error(exchange.body))
 
     def _refused(self, exchange: Exchange, status: int, error: Mapping[str, object]) -> Reply | Trouble:
@@ -103,18 +154,20 @@ class Lane:
         ruling = judge(facts)
         if ruling.then is Then.REFUSE_ROW:
             return Reply(status="refused", text=None, finish_reason="content_filter")
-        facts = msgspec.structs.replace(facts, message=masked(facts.message, self._secrets))
-        return trouble(facts, ruling)
+        message, code = masked(facts.message, self._secrets), masked(facts.code, self._secrets)
+        if status in {401, 403} and self._key_source:
+            message = f"{message} (key from {self._key_source})".lstrip()
+        return trouble(msgspec.structs.replace(facts, message=message, code=code[:MOST_CODE_CHARS]), ruling)
 
     def _unusable(self, exchange: Exchange, error: UnusableReplyError) -> Reply | Trouble:
         """Judge a 200 without a completion (PROTOCOL.md 2.2, #20 to #23)."""
         usage, cost = self._replies.salvage(exchange.body, exchange.headers)
         if error.inner is not None:
             code = error.inner.get("code")
-            inner = int(code) if isinstance(code, int | str) and str(code).isdecimal() else 500
-            came_to = self._refused(exchange, inner if 300 <= inner < 600 else 500, error.inner)  # noqa: PLR2004
+            inner = int(code) if isinstance(code, int | str) and _STATUS.fullmatch(str(code)) else 500
+            came_to = self._refused(exchange, inner, error.inner)
             if isinstance(came_to, Reply):
-                return came_to
+                return msgspec.structs.replace(came_to, usage=usage, cost=cost, raw=self._replies.kept(exchange.body))
         else:
             stops = error.is_page and not self._succeeded
             ruling = Ruling(Then.STOP_RUN if stops else Then.RETRY, "bad_reply", most_tries=error.tries)
@@ -129,7 +182,7 @@ class Lane:
             http_status=exchange.status,
             usage=usage,
             cost=cost,
-            maybe_billed=cost is None and error.inner is None,
+            maybe_billed=came_to.maybe_billed or (cost is None and error.inner is None),
             raw=self._replies.kept(exchange.body),
         )
 
@@ -140,6 +193,7 @@ async def open_lane(
 ) -> AsyncGenerator[Lane, None]:
     """Open the lane of a job for one run; `key` goes into the job's auth header and nowhere else."""
     endpoint, limits = job.endpoint, job.limits
+    source = endpoint.api_key_env or endpoint.api_key_file
     headers = dict(endpoint.headers)
     if key is not None:
         headers[endpoint.auth_header] = f"Bearer {key}" if endpoint.auth_header.lower() == "authorization" else key
@@ -157,6 +211,8 @@ async def open_lane(
             replies=ReplyReader(model=str(job.request["model"]), price=job.price, keep_raw=endpoint.keep_raw),
             retries=RetryPolicy(limits),
             clock=clock,
+            outage=Outage(max_outage_s=limits.max_outage_s, clock=clock),
             most_pause_s=limits.max_pause_s,
             secrets=(key,) if key else (),
+            key_source=source,
         )

@@ -7,6 +7,7 @@ of the queue waits for a slot and in the limiter, so a thousand waiters cost not
 from __future__ import annotations
 
 import asyncio
+import math
 
 from aiolimiter import AsyncLimiter
 
@@ -18,11 +19,12 @@ def burst_and_period_s(requests_per_minute: float) -> tuple[float, float]:
     """Return the bucket's capacity and the time in which it drains whole, in seconds.
 
     Capacity is 50 ms' worth of sends, at least 1 and at most 1 % of the minute; the rate is lowered by what the
-    capacity lets through at once, so that no window of 60 s exceeds the limit (DESIGN.md, section 4).
+    capacity lets through at once, so that no window of 60 s exceeds the limit (DESIGN.md, section 4); 90.5 a minute are
+    90 in each.
     """
-    per_s = requests_per_minute / 60
-    capacity = max(1.0, min(BURST_S * per_s, BURST_SHARE * requests_per_minute))
-    rate_per_s = (requests_per_minute - capacity + 1) / 60
+    most = max(float(math.floor(requests_per_minute)), min(requests_per_minute, 1.0))
+    capacity = max(1.0, min(BURST_S * most / 60, BURST_SHARE * most))
+    rate_per_s = (most - capacity + 1) / 60
     return capacity, capacity / rate_per_s
 
 
@@ -36,7 +38,8 @@ class Gate:
         """Start with all slots free and a full bucket."""
         self._loop = asyncio.get_running_loop()
         self._slots = slots
-        self._free = slots
+        self._most = slots
+        self._in_flight = 0
         self._limiter: AsyncLimiter | None = None
         if requests_per_minute is not None:
             self._limiter = AsyncLimiter(*burst_and_period_s(requests_per_minute))
@@ -50,7 +53,7 @@ class Gate:
     @property
     def in_flight(self) -> int:
         """Slots taken."""
-        return self._slots - self._free
+        return self._in_flight
 
     @property
     def paused_s(self) -> float:
@@ -59,8 +62,14 @@ class Gate:
 
     async def enter(self) -> bool:
         """Wait for a turn, then take a slot; False when the gate was closed instead."""
-        if self._free and not self._queued and self._limiter is None and not self._closed and not self.paused_s:
-            self._free -= 1
+        if (
+            self._in_flight < self._most
+            and not self._queued
+            and self._limiter is None
+            and not self._closed
+            and not self.paused_s
+        ):
+            self._in_flight += 1
             return True
         self._queued += 1
         try:
@@ -72,14 +81,15 @@ class Gate:
     async def _enter_as_head(self) -> bool:
         rated = self._limiter is None
         while not self._closed:
-            if not self._free:
+            if self._in_flight >= self._most:
                 await self._change()
             elif self.paused_s:
                 await self._change(at_most_s=self.paused_s)
+                rated = self._limiter is None  # a permit held over a pause would come on top of the next minute's
             elif not rated:
                 rated = await self._acquire()
             else:
-                self._free -= 1
+                self._in_flight += 1
                 return True
         return False
 
@@ -112,7 +122,16 @@ class Gate:
 
     def leave(self) -> None:
         """Give a slot back."""
-        self._free += 1
+        self._in_flight -= 1
+        self._wake()
+
+    def narrow(self, slots: int) -> None:
+        """Let at most `slots` be taken from now on; those that are taken come back when they do."""
+        self._most = min(slots, self._slots)
+
+    def widen(self) -> None:
+        """Let all slots be taken again."""
+        self._most = self._slots
         self._wake()
 
     def pause(self, wait_s: float) -> None:

@@ -25,6 +25,7 @@ _REASONS: Mapping[str, FinishReason] = {
     "tool_calls": "tool_calls",
     "function_call": "tool_calls",
 }
+_NO_ERROR = frozenset(["{}", '""', "false"])
 _BROKEN_REASONS = frozenset(["error", "abort", "insufficient_system_resource"])
 
 
@@ -51,7 +52,7 @@ class ReplyReader:
         message = choice.message
         reasoning = message.reasoning if message.reasoning_content is None else message.reasoning_content
         tool_calls = json_text(message.tool_calls)
-        if tool_calls == "[]":
+        if tool_calls is not None and not tool_calls.strip("[] \t\r\n"):
             tool_calls = None
         status = _status(finish, message, has_tools=tool_calls is not None)
         if status == "empty" and not reasoning and finish is None and not usage.completion_tokens:
@@ -79,10 +80,8 @@ class ReplyReader:
         try:
             tree = as_object(json.loads(body))
         except (ValueError, RecursionError):
-            return Usage(), None
-        if tree.get("usage") is None:
-            return Usage(), None
-        return read_usage(_raw_json(tree["usage"]), headers, self._price, [])
+            tree = as_object(None)
+        return read_usage(_raw_json(tree.get("usage")), headers, self._price, [])
 
 
 def _raw_json(value: object) -> msgspec.Raw:
@@ -91,17 +90,26 @@ def _raw_json(value: object) -> msgspec.Raw:
 
 def error_fields(text: str) -> Mapping[str, object]:
     """Return the error that JSON text holds as an object; a plain text becomes its `message`."""
-    value: object = json.loads(text)
+    try:
+        value: object = json.loads(text)
+    except (ValueError, RecursionError):
+        value = text
     return as_object(value) or {"message": value if isinstance(value, str) else text}
 
 
+def _error_text(raw: msgspec.Raw) -> str | None:
+    """Return an error's JSON text; an empty one is none, and a paid completion beside it is kept."""
+    text = json_text(raw)
+    return None if text in _NO_ERROR else text
+
+
 def _first_choice(decoded: Body) -> Choice:
-    if (error := json_text(decoded.error)) is not None:
+    if (error := _error_text(decoded.error)) is not None:
         raise UnusableReplyError("the reply holds an error", inner=error_fields(error), tries=None)
     if not decoded.choices:
         raise UnusableReplyError("the reply has no choices")
     choice = min(decoded.choices, key=lambda choice: choice.index)
-    if (error := json_text(choice.error)) is not None:
+    if (error := _error_text(choice.error)) is not None:
         raise UnusableReplyError("the reply's choice holds an error", inner=error_fields(error), tries=None)
     if choice.finish_reason in _BROKEN_REASONS:
         message = f"the reply ended with finish_reason {choice.finish_reason}"

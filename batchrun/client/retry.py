@@ -37,10 +37,9 @@ class StopWhenSpent(stop_base):
         tries, trouble = _row_of(retry_state)
         if trouble.spends is Spends.THROTTLE:
             return False
-        most = self._limits.max_attempts
-        if trouble.most_tries is not None:
-            most = min(most, trouble.most_tries + 1)
-        return tries.errors >= most or tries.ambiguous > self._limits.max_ambiguous_attempts
+        if trouble.most_tries is not None and tries.limited > trouble.most_tries:
+            return True
+        return tries.errors >= self._limits.max_attempts or tries.ambiguous > self._limits.max_ambiguous_attempts
 
 
 class WaitHintOrBackoff(wait_base):

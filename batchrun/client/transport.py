@@ -3,19 +3,24 @@
 The settings answer measured traps (TRAPS.md): no total timeout of aiohttp's own, because ours counts from the
 slot (A1); a pool as large as the slots (A2); TCP keepalive on every socket (A6); idle connections dropped before
 common servers drop them (A4); no redirects, which would turn a POST into a GET (A14); exceptions translated
-`from None`, because theirs can carry the key (A7); a message for every one, because theirs may be empty (A9).
+`from None`, because theirs can carry the key (A7); a message for every one, because theirs may be empty (A9); bodies
+as streams, because large ones would block the loop (A15).
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
+import os
 import socket
 import ssl
 from collections.abc import AsyncGenerator, Mapping
 from typing import Literal, Protocol
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
+from aiohttp.abc import AbstractStreamWriter
 from yarl import URL
 
 from batchrun.model.attempt import Exchange
@@ -25,7 +30,7 @@ IDLE_S = 4.0
 MOST_BODY_BYTES = 64 * 1024 * 1024
 KEEPALIVE_IDLE_S, KEEPALIVE_INTERVAL_S, KEEPALIVE_PROBES = 45, 15, 4
 
-Phase = Literal["connect", "tls", "timeout", "disconnected", "too_large"]
+Phase = Literal["dns", "connect", "tls", "timeout", "disconnected", "too_large"]
 
 
 class ExchangeError(Exception):
@@ -49,6 +54,17 @@ class Transport(Protocol):
         ...
 
 
+class _Sending(aiohttp.BytesIOPayload):
+    """A request body that knows whether any of it may have left."""
+
+    sent = False
+
+    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
+        """Note that sending begins, then send."""
+        self.sent = True
+        await super().write_with_length(writer, content_length)
+
+
 class SessionTransport:
     """A Transport over one aiohttp ClientSession."""
 
@@ -60,39 +76,60 @@ class SessionTransport:
 
     async def exchange(self, body: bytes) -> Exchange:
         """POST `body` and return the whole reply; raises ExchangeError when there is none."""
+        sending = _Sending(io.BytesIO(body))
         try:
             async with (
                 asyncio.timeout(self._timeout_s),
-                self._session.post(self._url, data=body, allow_redirects=False) as response,
+                self._session.post(self._url, data=sending, allow_redirects=False) as response,
             ):
                 return Exchange(
                     status=response.status,
                     headers=_lowered(response.headers),
                     body=await _read(response),
                 )
-        except aiohttp.ConnectionTimeoutError:
-            raise ExchangeError("connect", f"no connection within {CONNECT_S:g} s", sent=False) from None
-        except TimeoutError:
-            raise ExchangeError("timeout", f"no reply within {self._timeout_s:g} s", sent=True) from None
-        except (aiohttp.ClientConnectorCertificateError, aiohttp.ClientConnectorSSLError) as error:
-            raise ExchangeError("tls", _tls_message(error), sent=False) from None
-        except aiohttp.ClientConnectorError as error:
-            raise ExchangeError("connect", f"can't connect: {_os_message(error.os_error)}", sent=False) from None
-        except aiohttp.ServerDisconnectedError:
-            raise ExchangeError("disconnected", "the server closed the connection", sent=True) from None
-        except aiohttp.ClientPayloadError:
-            raise ExchangeError("disconnected", "the reply was cut before its end", sent=True) from None
         except (aiohttp.ClientError, OSError) as error:
-            text = _os_message(error) if isinstance(error, OSError) else type(error).__name__
-            raise ExchangeError("disconnected", f"the exchange broke off: {text}", sent=True) from None
+            if sending.sent:
+                raise self._cut(error) from None
+            raise self._unsent(error) from None
+
+    def _cut(self, error: aiohttp.ClientError | OSError) -> ExchangeError:
+        if isinstance(error, TimeoutError):
+            return ExchangeError("timeout", f"no reply within {self._timeout_s:g} s", sent=True)
+        match error:
+            case aiohttp.ServerDisconnectedError():
+                text = "the server closed the connection"
+            case aiohttp.ClientPayloadError():
+                text = "the reply was cut before its end"
+            case aiohttp.ClientResponseError():
+                text = "the reply is not HTTP that can be read"
+            case OSError():
+                text = f"the exchange broke off: {_os_message(error)}"
+            case _:
+                text = f"the exchange broke off: {type(error).__name__}"
+        return ExchangeError("disconnected", text, sent=True)
+
+    def _unsent(self, error: aiohttp.ClientError | OSError) -> ExchangeError:
+        phase: Phase = "connect"
+        match error:
+            case TimeoutError():
+                text = f"no connection within {min(CONNECT_S, self._timeout_s):g} s"
+            case aiohttp.ClientConnectorDNSError():
+                phase, text = "dns", f"can't find the host: {_os_message(error.os_error)}"
+            case aiohttp.ClientConnectorSSLError(os_error=ssl.SSLEOFError() | ssl.SSLZeroReturnError()):
+                text = "can't connect: the server closed the TLS handshake"
+            case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientConnectorSSLError():
+                phase, text = "tls", _tls_message(error)
+            case aiohttp.ClientConnectorError():
+                text = f"can't connect: {_os_message(error.os_error)}"
+            case _:
+                text = f"can't connect: {type(error).__name__}"
+        return ExchangeError(phase, text, sent=False)
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:
     """Read a body of at most MOST_BODY_BYTES after decoding."""
-    body = await response.content.read(MOST_BODY_BYTES)
-    if response.content.at_eof():
-        return body
-    chunks, size = [body], len(body)
+    chunks: list[bytes] = []
+    size = 0
     async for chunk in response.content.iter_any():
         size += len(chunk)
         if size > MOST_BODY_BYTES:
@@ -111,7 +148,10 @@ def _lowered(headers: Mapping[str, str]) -> dict[str, str]:
 
 
 def _os_message(error: OSError) -> str:
-    return error.strerror or type(error).__name__
+    """Say what went wrong by its number, because aiohttp puts the URL, which may hold secrets, into some texts."""
+    if isinstance(error, socket.gaierror):
+        return error.strerror or "unknown host"
+    return os.strerror(error.errno) if error.errno else type(error).__name__
 
 
 def _tls_message(error: aiohttp.ClientConnectorCertificateError | aiohttp.ClientConnectorSSLError) -> str:
@@ -137,6 +177,10 @@ def _keepalive_socket(
     return made
 
 
+def _env_proxy(url: URL) -> str | None:
+    return None if proxy_bypass(url.host or "") else getproxies().get(url.scheme)
+
+
 @contextlib.asynccontextmanager
 async def open_transport(
     *,
@@ -149,8 +193,11 @@ async def open_transport(
 ) -> AsyncGenerator[Transport, None]:
     """Open a session for POSTs to `base_url`/chat/completions, closed at the end.
 
-    `trust_env` makes aiohttp follow the proxy variables of the environment.
+    With `trust_env` the proxy that the environment names is used. It is looked up once, here: aiohttp would do so for
+    each request, in a thread, and would send what ~/.netrc holds for the host, or fail beside an Authorization header.
     """
+    url = URL(base_url + "/chat/completions").update_query(dict(query))
+    proxy = _env_proxy(url) if trust_env else None
     connector = aiohttp.TCPConnector(
         limit=concurrency + 8,
         ttl_dns_cache=300,
@@ -163,8 +210,7 @@ async def open_transport(
         cookie_jar=aiohttp.DummyCookieJar(),
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S),
         headers={"Content-Type": "application/json", "Accept-Encoding": "gzip, deflate", **headers},
-        trust_env=trust_env,
+        proxy=proxy,
         auto_decompress=True,
     ) as session:
-        url = URL(base_url + "/chat/completions").update_query(dict(query))
         yield SessionTransport(session, url, timeout_s=timeout_s)

@@ -12,7 +12,8 @@ from batchrun.client.body import as_object, json_text
 from batchrun.model.attempt import Cost, Usage
 from batchrun.pricing import Price, nanousd_from_usd
 
-_MOST_TOKENS = 2**63 - 1
+_MOST_TOKENS = 10**12
+_MOST_DIGITS = 13
 
 
 class _Cached(msgspec.Struct, gc=False):
@@ -55,7 +56,7 @@ def read_usage(
         if total is None:
             usage = msgspec.structs.replace(usage, total_tokens=prompt + completion)
         elif total != prompt + completion:
-            flags.append("usage_inconsistent")
+            _add(flags, "usage_inconsistent")
     return usage, _cost(usage, reported, headers, price, flags)
 
 
@@ -86,7 +87,7 @@ def _typed(raw: msgspec.Raw, text: str) -> tuple[Usage, list[object]] | None:
 def _tolerant(text: str, flags: list[str]) -> tuple[Usage, list[object]]:
     try:
         given = as_object(json.loads(text, parse_float=Decimal))
-    except ValueError:
+    except (ValueError, ArithmeticError, RecursionError):
         given = as_object(None)
     prompt_details = as_object(given.get("prompt_tokens_details")) or as_object(given.get("prompt_token_details"))
     completion_details = as_object(given.get("completion_tokens_details"))
@@ -107,19 +108,25 @@ def _tolerant(text: str, flags: list[str]) -> tuple[Usage, list[object]]:
 
 
 def _count(flags: list[str], *values: object) -> int | None:
-    """Return the first known value as a token count: an int, an integral number or a digit string, ≥ 0."""
+    """Return the first known value as a token count: an int, an integral number or a digit string, ≥ 0.
+
+    Numbers beyond any reply are no counts: sums over a job must stay within int64, and `1e99999999` as an int would
+    take the loop with it.
+    """
     for value in values:
         if value is None:
             continue
         whole = value
-        if (isinstance(value, str) and value.strip().isdecimal()) or (
-            isinstance(value, Decimal) and value.is_finite() and value == value.to_integral_value()
+        if (isinstance(value, str) and value.strip().isdecimal() and len(value) <= _MOST_DIGITS) or (
+            isinstance(value, Decimal)
+            and value.is_finite()
+            and value.adjusted() < _MOST_DIGITS
+            and value == value.to_integral_value()
         ):
             whole = int(value)
         if isinstance(whole, int) and not isinstance(whole, bool) and 0 <= whole <= _MOST_TOKENS:
             return whole
-        if "usage_inconsistent" not in flags:
-            flags.append("usage_inconsistent")
+        _add(flags, "usage_inconsistent")
         return None
     return None
 
@@ -137,7 +144,7 @@ def _cost(
         nanousd = nanousd_from_usd(value)
         if nanousd is not None:
             return Cost(nanousd=nanousd, source="server")
-        flags.append("cost_unparsable")
+        _add(flags, "cost_unparsable")
     if (cost := _header_cost(headers, flags)) is not None:
         return cost
     nanousd = price.nanousd(usage) if price else None
@@ -150,6 +157,11 @@ def _header_cost(headers: Mapping[str, str], flags: list[str]) -> Cost | None:
         return None
     nanousd = nanousd_from_usd(value)
     if nanousd is None:
-        flags.append("cost_unparsable")
+        _add(flags, "cost_unparsable")
         return None
     return Cost(nanousd=nanousd, source="server")
+
+
+def _add(flags: list[str], flag: str) -> None:
+    if flag not in flags:
+        flags.append(flag)

@@ -6,6 +6,7 @@ Nobody above reads a status or a message again.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from batchrun.client.body import as_object
 from batchrun.model.attempt import ErrorClass, Spends, Then, Trouble
 
 MOST_MESSAGE_CHARS = 2000
+MOST_CODE_CHARS = 100
 _BILLING = frozenset(
     [
         "insufficient_quota",
@@ -50,6 +52,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     code: str = ""
     kind: str = ""
     message: str = ""
+    limit_source: str = ""
     hint_s: float | None = None
     succeeded: bool = False
     should_retry: bool | None = None
@@ -85,6 +88,7 @@ _STOP = Ruling(Then.STOP_RUN)
 _FAIL = Ruling(Then.FAIL_ROW)
 _REFUSE = Ruling(Then.REFUSE_ROW)
 _THROTTLE = Ruling(Then.RETRY, "rate_limited", Spends.THROTTLE)
+_QUOTA = Ruling(Then.STOP_RUN, "rate_limited")
 _SERVER = Ruling(Then.RETRY, "server")
 _OVERFLOW = Ruling(Then.FAIL_ROW, "context_overflow")
 
@@ -94,7 +98,7 @@ RULES: tuple[Rule, ...] = (
     Rule("2", lambda f: f.named(_BILLING), _STOP),
     Rule(
         "3",
-        lambda f: f.status == 402 and (f.hint_s is not None or "in_flight_budget" in f.message),
+        lambda f: f.status == 402 and (f.hint_s is not None or "in_flight_budget" in f.limit_source),
         _THROTTLE,
     ),
     Rule("4", lambda f: f.status == 402 or (f.status == 412 and _says(_SUSPENDED_TEXT, f)), _STOP),
@@ -114,11 +118,7 @@ RULES: tuple[Rule, ...] = (
     Rule("11", lambda f: f.available is True and f.status == 429, _THROTTLE),
     Rule("11", lambda f: f.available is True, _SERVER),
     Rule("11", lambda f: f.available is False, _FAIL),
-    Rule(
-        "14",
-        lambda f: f.status == 429 and (_says(_ZERO_QUOTA_TEXT, f) or (f.hint_s or 0.0) > f.most_pause_s),
-        Ruling(Then.STOP_RUN, "rate_limited"),
-    ),
+    Rule("14", lambda f: f.status == 429 and (_says(_ZERO_QUOTA_TEXT, f) or _pauses_too_long(f)), _QUOTA),
     Rule("12, 13", lambda f: f.status in {429, 498}, _THROTTLE),
     Rule("12", lambda f: f.status == 529 or (f.status == 503 and _says(_BUSY_TEXT, f)), _SERVER),
     Rule("15", lambda f: f.status in {400, 422} and _says(_INTERNAL_TEXT, f), Ruling(Then.RETRY, most_tries=1)),
@@ -143,16 +143,21 @@ def judge(facts: Facts) -> Ruling:
     """Return what an exchange that brought no reply comes to."""
     ruling = next(rule.ruling for rule in RULES if rule.applies(facts))
     if facts.should_retry is False and ruling.then is Then.RETRY:
-        return ruling._replace(then=Then.FAIL_ROW)  # line 1: no retry, fall through
+        return ruling._replace(then=ruling.at_last)  # line 1: no retry, fall through
+    if ruling.then is Then.RETRY and _pauses_too_long(facts):
+        return _QUOTA  # a pause longer than max_pause_s ends the run, whatever the status (SPEC.md, section 2)
     return ruling
 
 
 def trouble(facts: Facts, ruling: Ruling) -> Trouble:
     """Return the ruling as the trouble of one attempt, with a message that is never empty."""
     label = f"HTTP {facts.status}" + (f" {facts.code}" if facts.code and facts.code != str(facts.status) else "")
+    message = f"{label}: {facts.message}" if facts.message else label
+    if ruling.then is Then.STOP_RUN and _pauses_too_long(facts):
+        message = f"{message} (it asks to wait {facts.hint_s:g} s, max_pause_s is {facts.most_pause_s:g})"
     return Trouble(
         error_class=ruling.error_class,
-        message=f"{label}: {facts.message}" if facts.message else label,
+        message=message,
         then=ruling.then,
         spends=ruling.spends,
         http_status=facts.status,
@@ -177,7 +182,7 @@ def facts_of(
     availability = as_object(error.get("availability"))
     available = availability.get("retryable")
     wait = availability.get("retry_after")
-    if hint_s is None and isinstance(wait, int | float) and wait > 0:
+    if hint_s is None and isinstance(wait, int | float) and 0 < wait < math.inf:
         hint_s = float(wait)
     metadata = as_object(error.get("metadata"))
     return Facts(
@@ -185,6 +190,7 @@ def facts_of(
         code=_word(error.get("code")),
         kind=_word(error.get("type")) or _word(error.get("error_type")) or _word(metadata.get("error_type")),
         message=_message(error),
+        limit_source=_word(metadata.get("limit_source")),
         hint_s=hint_s,
         succeeded=succeeded,
         should_retry=_literal_bool(headers.get("x-should-retry")),
@@ -197,7 +203,7 @@ def read_error(body: bytes) -> Mapping[str, object]:
     """Return the error that a body holds, by the extraction order of PROTOCOL.md 2.1; never raises."""
     try:
         tree: object = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         text = body[:400].decode("utf-8", "replace")
         return {"message": "".join(char for char in text if char.isprintable())[:200].strip()}
     if isinstance(tree, list):
@@ -218,21 +224,26 @@ def masked(text: str, secrets: tuple[str, ...]) -> str:
     """Return a server's text without control characters, keys and anything that looks like one, cut to 2,000."""
     for secret in secrets:
         text = text.replace(secret, "***")
-    text = _SECRET.sub("***", text)
-    return "".join(char if char.isprintable() else " " for char in text)[:MOST_MESSAGE_CHARS]
+    text = _SECRET.sub("***", text)[:MOST_MESSAGE_CHARS]
+    return "".join(char if char.isprintable() else " " for char in text)
 
 
 def _detail(detail: object) -> str:
     if isinstance(detail, str):
         return detail
     if isinstance(detail, list):
-        parts = [as_object(part) for part in cast("list[object]", detail)]
-        return "; ".join(
-            f"{'.'.join(str(step) for step in cast('list[object]', part.get('loc') or []))}: {part.get('msg')}"
-            for part in parts
-        )
+        return "; ".join(_located(part) for part in cast("list[object]", detail))
     fields = as_object(detail)
     return str(fields.get("error") or fields.get("message") or "")
+
+
+def _located(part: object) -> str:
+    if isinstance(part, str):
+        return part
+    fields = as_object(part)
+    steps = fields.get("loc")
+    loc = ".".join(str(step) for step in cast("list[object]", steps)) if isinstance(steps, list) else str(steps or "")
+    return f"{loc}: {fields.get('msg')}" if loc else str(fields.get("msg"))
 
 
 def _message(error: Mapping[str, object]) -> str:
@@ -244,6 +255,10 @@ def _message(error: Mapping[str, object]) -> str:
 
 def _says(pattern: re.Pattern[str], facts: Facts) -> bool:
     return any(pattern.search(text) for text in (facts.message, facts.code, facts.kind))
+
+
+def _pauses_too_long(facts: Facts) -> bool:
+    return (facts.hint_s or 0.0) > facts.most_pause_s
 
 
 def _word(value: object) -> str:

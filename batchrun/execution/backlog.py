@@ -32,6 +32,7 @@ class Backlog:
         self._room.set()
         self._open = 0
         self._all_read = False
+        self._uncommitted = 0
         self.closed = False
 
     @property
@@ -64,9 +65,9 @@ class Backlog:
                 row = self._new.popleft()
                 self._note_room()
                 return row
-            self._set_alarm()
             taker: asyncio.Future[None] = self._loop.create_future()
             self._takers.append(taker)
+            self._set_alarm()
             await taker
         return None
 
@@ -75,6 +76,16 @@ class Backlog:
         self._order += 1
         heapq.heappush(self._waiting, (self._loop.time() + wait_s, self._order, row))
         self._set_alarm()
+        self._note_room()
+
+    def put_without_slot(self) -> None:
+        """Say that an entry which no slot bounds waits for its commit; too many of them stop the reading too."""
+        self._uncommitted += 1
+        self._note_room()
+
+    def committed_without_slot(self) -> None:
+        """Say that such an entry is durable."""
+        self._uncommitted -= 1
         self._note_room()
 
     def settled(self) -> None:
@@ -95,8 +106,8 @@ class Backlog:
             self.close()
 
     def _note_room(self) -> None:
-        has_room = self.closed or (len(self._new) < ROWS_AHEAD and len(self._waiting) < self._most_waiting)
-        if has_room:
+        ahead = len(self._new) < ROWS_AHEAD and self._uncommitted < ROWS_AHEAD
+        if self.closed or (ahead and len(self._waiting) < self._most_waiting):
             self._room.set()
         else:
             self._room.clear()
@@ -113,12 +124,11 @@ class Backlog:
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
-        if self._waiting and not self.closed:
+        if self._waiting and self._takers and not self.closed:
             self._alarm = self._loop.call_at(self._waiting[0][0], self._ring)
 
     def _ring(self) -> None:
         self._alarm = None
-        self._wake(1)
-        if self._waiting and not self.closed:
-            later = max(self._waiting[0][0], self._loop.time() + 0.001)
-            self._alarm = self._loop.call_at(later, self._ring)
+        now = self._loop.time()
+        self._wake(sum(1 for due, _, _ in self._waiting if due <= now))  # without takers: whoever takes next looks
+        self._set_alarm()

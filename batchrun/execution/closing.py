@@ -14,8 +14,8 @@ from batchrun.errors import ExitStatus
 from batchrun.events import Summary, SummaryInput, Totals
 from batchrun.execution.flow import Ending
 from batchrun.execution.identity import input_fingerprint
-from batchrun.execution.opening import OpenRun
-from batchrun.job.settings import Job, LimitSettings
+from batchrun.execution.resume import OpenRun
+from batchrun.job.settings import LimitSettings
 from batchrun.ledger.records import Tallies
 from batchrun.model.outcome import STATUSES
 from batchrun.pricing import usd
@@ -79,7 +79,8 @@ def summary_of(
         status, reason = ExitStatus.FAULT, f"{run.rows - settled} rows are not settled, for no known reason"
     else:
         status, reason = ending.status, ending.reason
-    priced = settled - tallies.unpriced - tallies.by_status.get("failed", 0)
+    answered = settled - tallies.by_status.get("failed", 0)
+    priced = answered - tallies.unpriced
     return Summary(
         run_id=run.run_id,
         job=run.job.name,
@@ -93,8 +94,8 @@ def summary_of(
         retries=totals.retries,
         throttled=totals.throttled,
         maybe_billed=totals.maybe_billed,
-        prompt_tokens=totals.prompt_tokens,
-        completion_tokens=totals.completion_tokens,
+        prompt_tokens=totals.prompt_tokens if totals.prompt_tokens or not answered else None,
+        completion_tokens=totals.completion_tokens if totals.prompt_tokens or not answered else None,
         cost_usd=usd(totals.cost_nanousd) if priced > 0 or totals.cost_nanousd else None,
         unpriced_rows=tallies.unpriced,
         started_at=started_at.isoformat(),
@@ -107,28 +108,28 @@ def summary_of(
 
 
 def standing_summary(run: OpenRun) -> Summary | None:
-    """Return the summary of an output that was complete before, where it still says what the rows say."""
+    """Return the summary of an output that was complete before, where it still says what the ledger counts."""
     try:
         standing = msgspec.json.decode(run.places.summary.read_bytes(), type=Summary)
     except (OSError, msgspec.DecodeError):
         return None
-    status, _ = status_of_rows(run.store.tallies(), run.job.limits, run.rows)
-    fits = standing.state == "complete" and standing.exit_status == status and standing.run_id == run.run_id
-    return standing if fits else None
+    counts = Counts(tallies=run.store.tallies(), totals=run.store.totals())
+    now = datetime.now(tz=UTC)
+    counted = summary_of(run, counts, [], complete=True, started_at=now, wall_s=0.0)
+    same = msgspec.structs.replace(
+        counted,
+        reason=standing.reason,
+        started_at=standing.started_at,
+        finished_at=standing.finished_at,
+        wall_s=standing.wall_s,
+        input=standing.input,
+        output=standing.output,
+        versions=standing.versions,
+    )
+    return standing if same == standing else None
 
 
 def versions() -> Mapping[str, str]:
     """Return the versions of batchrun, Python and the libraries that a result depends on."""
     names = ("batchrun-llm", "aiohttp", "aiolimiter", "pyarrow", "tenacity", "msgspec")
     return {"python": platform.python_version()} | {name: version(name) for name in names}
-
-
-def said_of(job: Job, endings: Sequence[Ending]) -> list[Ending]:
-    """Return endings whose reason names what to mend: for a refused key, where the key came from."""
-    source = job.endpoint.api_key_env or job.endpoint.api_key_file
-    return [
-        msgspec.structs.replace(ending, reason=f"{ending.reason} (key from {source})")
-        if source and ending.status is ExitStatus.ENDPOINT and "HTTP 401" in ending.reason
-        else ending
-        for ending in endings
-    ]

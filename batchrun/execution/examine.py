@@ -7,8 +7,8 @@ from pathlib import Path
 import msgspec
 
 from batchrun.errors import JobError
-from batchrun.job.places import Places, places_of
-from batchrun.job.settings import SIMULATOR, Job
+from batchrun.job.places import Places
+from batchrun.job.settings import Job
 from batchrun.model.record import Column, Survey
 from batchrun.model.request import Envelope
 from batchrun.prompt.prompter import Prompter
@@ -33,7 +33,7 @@ class Examined(msgspec.Struct, frozen=True, kw_only=True):
 
     def envelope(self) -> Envelope:
         """Return the fixed part of the job's requests."""
-        return Envelope(identity=identity_word(self.job), fields=self.job.request)
+        return Envelope(identity=self.job.endpoint.base_url, fields=self.job.request)
 
 
 def examine(job: Job, places: Places, *, known: Survey | None = None) -> Examined:
@@ -43,7 +43,8 @@ def examine(job: Job, places: Places, *, known: Survey | None = None) -> Examine
     """
     _check_output(job, places)
     survey = survey_input(job.input, known=known)
-    prompter = Prompter(job.prompt, survey.column_names(), from_arrow=survey.format == "parquet")
+    columns = survey.column_names() if survey.rows else None
+    prompter = Prompter(job.prompt, columns, from_arrow=survey.format == "parquet")
     layout = Layout(
         rows_per_part=job.output.rows_per_part,
         carried=_carried(job, survey),
@@ -54,11 +55,6 @@ def examine(job: Job, places: Places, *, known: Survey | None = None) -> Examine
     return Examined(job=job, places=places, survey=survey, prompter=prompter, layout=layout)
 
 
-def identity_word(job: Job) -> str:
-    """Return what stands for the endpoint in digests: its base URL, or the simulator's name, never its port."""
-    return SIMULATOR if job.endpoint.base_url == SIMULATOR else job.endpoint.base_url
-
-
 def _carried(job: Job, survey: Survey) -> tuple[Column, ...]:
     chosen = job.output.columns
     if chosen == "all":
@@ -67,6 +63,8 @@ def _carried(job: Job, survey: Survey) -> tuple[Column, ...]:
         return ()
     by_name = {column.name: column for column in survey.columns}
     for name in chosen:
+        if not survey.rows:
+            by_name.setdefault(name, Column(name=name, kind="string"))
         if name not in by_name:
             raise JobError(f"output.columns: the input has no column `{name}`; it has {', '.join(by_name)}")
     return tuple(by_name[name] for name in dict.fromkeys(chosen))
@@ -81,7 +79,3 @@ def _check_output(job: Job, places: Places) -> None:
     source, output = Path(job.input.path).resolve(), Path(job.output.path).resolve()
     if source == output or (source.is_dir() and output.is_relative_to(source)):
         raise JobError(f"output.path: {output} lies in the input; choose a place outside of it")
-    if places.single is None and not places_of(job).ledger.exists() and any(places.output.glob("*.parquet")):
-        raise JobError(
-            f"output.path: {places.output} holds Parquet files that no run recorded; choose an empty directory"
-        )

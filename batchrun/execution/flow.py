@@ -11,33 +11,30 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NoReturn
 
 import msgspec
 
 from batchrun.client.lane import Lane
+from batchrun.client.outage import Weather
 from batchrun.errors import BatchrunError, ExitStatus, OutputError, innermost
-from batchrun.events import Progress, Totals, Watcher
+from batchrun.events import Progress, Watcher
 from batchrun.execution.backlog import Backlog
-from batchrun.execution.opening import OpenRun, skipped_rows
 from batchrun.execution.parts import OpenPart, OpenParts
 from batchrun.execution.pulse import Pulse
+from batchrun.execution.resume import OpenRun, standing_of
+from batchrun.execution.signals import STATUSES, SignalWatch
 from batchrun.ledger.group_commit import Ledger
 from batchrun.ledger.records import Entry, PartRecord, Tallies
 from batchrun.ledger.store import Store, reading
 from batchrun.model.attempt import Tries
-from batchrun.model.record import Stretch
 from batchrun.worker import OpenRow, Worker
 from batchrun.writer.dataset import write_whole
 from batchrun.writer.spool import Spool
 
 TICK_S = 1.0
-_SIGNALS: Mapping[signal.Signals, ExitStatus] = {
-    signal.SIGINT: ExitStatus.SIGINT,
-    signal.SIGTERM: ExitStatus.SIGTERM,
-    signal.SIGHUP: ExitStatus.SIGTERM,
-}
+OLDEST_SHOWN = 3
 
 
 class Ending(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,7 +47,9 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True):
 class Flow:
     """Drives the open parts of one run to their end; used once, inside the running loop."""
 
-    def __init__(self, run: OpenRun, *, lane: Lane, worker: Worker, pulse: Pulse, watcher: Watcher) -> None:
+    def __init__(
+        self, run: OpenRun, *, lane: Lane, worker: Worker, pulse: Pulse, watcher: Watcher, signals: SignalWatch
+    ) -> None:
         """Wire the parts of a run together; nothing starts yet."""
         limits = run.job.limits
         self._run = run
@@ -58,14 +57,15 @@ class Flow:
         self._worker = worker
         self._pulse = pulse
         self._watcher = watcher
+        self._signals = signals
         self._ledger = Ledger(run.store)
         self._spool = Spool(run.places.spool, run.layout)
         self._backlog = Backlog(most_waiting=4 * limits.concurrency + 1000)
         self._parts = OpenParts(run.open_parts, rows_per_part=run.layout.rows_per_part)
         self._ready: asyncio.Queue[OpenPart | None] = asyncio.Queue(len(run.open_parts) + 1)
-        self._tried = {row: _afresh(tries) for row, tries in run.store.tries().items()}
         self._inner: list[asyncio.Task[None]] = []
         self._endings: list[Ending] = []
+        self._sealed = asyncio.Event()
         self._ended = asyncio.Event()
         self._hurried = False
         self._failure: Exception | None = None
@@ -77,7 +77,7 @@ class Flow:
         """
         self._ledger.start(self._committed, self._ledger_failed)
         try:
-            with self._signals():
+            with self._signals.handled(self._signalled):
                 await self._drive()
         except BaseExceptionGroup as group:
             _raise_first(group)
@@ -99,6 +99,8 @@ class Flow:
             if self._failure is None:
                 await self._ledger.ask(_nothing)
             self._ready.put_nowait(None)
+            await self._sealed.wait()
+            self._ended.set()
 
     def _workers(self) -> int:
         """Return how many workers the slots and the rows that are left deserve."""
@@ -108,10 +110,13 @@ class Flow:
     async def _read(self) -> None:
         """Read the open parts in order, spool what is carried, hand on what needs a request."""
         source = self._records()
-        while not self._backlog.closed and (chunk := await asyncio.to_thread(next, source, None)):
-            part, rows, count = chunk
-            await self._backlog.add(rows)
-            self._announce(self._parts.read(part, count))
+        try:
+            while not self._backlog.closed and (chunk := await asyncio.to_thread(next, source, None)):
+                part, rows, count = chunk
+                await self._backlog.add(rows)
+                self._announce(self._parts.read(part, count))
+        except BatchrunError as error:
+            self.drain(Ending(status=error.status, reason=str(error)))
         self._backlog.all_read()
 
     def _records(self) -> Iterator[tuple[int, list[OpenRow], int]]:
@@ -119,33 +124,45 @@ class Flow:
         open_parts = {part.part: part for part in self._run.open_parts}
         at: int | None = None
         skipped: set[int] = set()
+        tried: dict[int, Tries] = {}
         for part in self._run.open_parts:
             if not part.rows:
                 yield part.part, [], 0
+        if not self._run.rows:
+            return
         for stretch in self._run.examined.reader(self._run.layout).stretches(
             part.rows for part in self._run.open_parts
         ):
             number = stretch.records[0].row // self._run.layout.rows_per_part
             if number != at:
-                at, skipped = number, skipped_rows(self._run.places.ledger, open_parts[number])
+                at, (skipped, tried) = number, standing_of(self._run.places.ledger, open_parts[number])
             self._spool.append(number, stretch)
             if stretch.records[-1].row + 1 == open_parts[number].rows.stop:
                 self._spool.end()
-            yield number, self._open_rows(stretch, skipped), len(stretch.records)
-
-    def _open_rows(self, stretch: Stretch, skipped: set[int]) -> list[OpenRow]:
-        return [
-            OpenRow(record=record, tries=self._tried.get(record.row, _NEVER_TRIED))
-            for record in stretch.records
-            if record.row not in skipped
-        ]
+            rows = [
+                OpenRow(
+                    row=record.row,
+                    record=record,
+                    replaced=record.replaced,
+                    tries=tried.get(record.row, _NEVER_TRIED),
+                )
+                for record in stretch.records
+                if record.row not in skipped
+            ]
+            yield number, rows, len(stretch.records)
 
     async def _work(self) -> None:
         while (row := await self._backlog.take()) is not None:
-            step = await self._worker.advance(row)
+            try:
+                step = await self._worker.advance(row)
+            except asyncio.CancelledError:
+                if row.in_flight:
+                    self._put(self._worker.cut_off(row))
+                raise
             if step.entry is None:
                 continue
-            self._ledger.put(step.entry)
+            self._put(step.entry)
+            self._note_weather(step.weather)
             if step.stop is not None:
                 self.drain(Ending(status=ExitStatus.ENDPOINT, reason=step.stop))
             elif step.wait_s is not None:
@@ -153,11 +170,22 @@ class Flow:
             else:
                 self._backlog.settled()
 
+    def _note_weather(self, weather: Weather) -> None:
+        if weather in {Weather.BEGINS, Weather.ENDS}:
+            self._watcher.noted(weather.value, in_flight=self._lane.gate.in_flight)
+
+    def _put(self, entry: Entry) -> None:
+        if not entry.holds_slot:
+            self._backlog.put_without_slot()
+        self._ledger.put(entry)
+
     def _committed(self, entries: Sequence[Entry]) -> None:
         """Take note of what is durable: slots come back, rows are settled, parts get ready."""
         for entry in entries:
             if entry.holds_slot:
                 self._lane.gate.leave()
+            else:
+                self._backlog.committed_without_slot()
             self._pulse.add(entry)
             if entry.outcome is not None:
                 self._announce(self._parts.settled(entry.row))
@@ -176,8 +204,10 @@ class Flow:
                 await self._ledger.ask(_bound(Store.confirm_part, record, part.rows))
                 self._spool.drop(part.part)
                 self._pulse.sealed += 1
+        except BatchrunError as error:  # what is in flight can still be kept: the ledger may be well
+            self.drain(Ending(status=error.status, reason=str(error)))
         finally:
-            self._ended.set()
+            self._sealed.set()
 
     def _write(self, part: OpenPart) -> PartRecord:
         dataset = self._run.dataset
@@ -199,16 +229,18 @@ class Flow:
         )
 
     async def _tick(self) -> None:
-        while not self._ended.is_set():
+        while True:
+            ended = self._ended.is_set()
             progress = self._progress()
             self._watcher.progressed(progress)
             with contextlib.suppress(OutputError):  # the ledger finds a full disk and says so
                 content = msgspec.json.encode(progress)
                 await asyncio.to_thread(write_whole, self._run.places.progress, content, durable=False)
+            if ended:
+                return
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(TICK_S):
                     await self._ended.wait()
-        self._watcher.progressed(self._progress())
 
     def _progress(self) -> Progress:
         gate = self._lane.gate
@@ -217,6 +249,7 @@ class Flow:
             waiting=self._backlog.waiting,
             paused_s=gate.paused_s,
             draining=bool(self._endings),
+            oldest=self._worker.oldest(OLDEST_SHOWN),
         )
 
     def drain(self, ending: Ending) -> None:
@@ -226,8 +259,8 @@ class Flow:
         self._backlog.close()
         self._lane.gate.close()
         if first:
-            self._watcher.noted("draining", reason=ending.reason, in_flight=self._lane.gate.in_flight)
             asyncio.get_running_loop().call_later(self._run.options.grace_s, self._let_go)
+            self._watcher.noted("draining", reason=ending.reason, in_flight=self._lane.gate.in_flight)
 
     def _let_go(self) -> None:
         for task in self._inner:
@@ -241,39 +274,19 @@ class Flow:
         self._lane.gate.close()
         self._let_go()
 
-    @contextlib.contextmanager
-    def _signals(self) -> Generator[None, None, None]:
+    def _signalled(self, number: signal.Signals) -> None:
         """Drain on the first signal, let go on the second."""
-        if not self._run.options.signals:
-            yield
-            return
-        loop = asyncio.get_running_loop()
-
-        def caught(number: signal.Signals) -> None:
-            if any(ending.status in _SIGNALS.values() for ending in self._endings):
-                self._hurried = True
-                self._let_go()
-            self.drain(Ending(status=_SIGNALS[number], reason=f"stopped by {number.name}"))
-
-        for number in _SIGNALS:
-            loop.add_signal_handler(number, caught, number)
-        try:
-            yield
-        finally:
-            for number in _SIGNALS:
-                loop.remove_signal_handler(number)
+        if any(ending.status in STATUSES.values() for ending in self._endings):
+            self._hurried = True
+            self._let_go()
+        self.drain(Ending(status=STATUSES[number], reason=f"stopped by {number.name}"))
 
 
 _NEVER_TRIED = Tries()
 
 
-def _afresh(tries: Tries) -> Tries:
-    """Return an earlier run's tries with the error budget of a new run; money and ambiguity are not forgotten."""
-    return msgspec.structs.replace(tries, errors=0, throttled=0)
-
-
-def _nothing(_: Store) -> Totals | None:
-    return None
+def _nothing(_: Store) -> None:
+    """Ask for nothing but an answer: all that was put before is durable then."""
 
 
 def _bound(change: Callable[..., None], *values: object) -> Callable[[Store], None]:

@@ -13,21 +13,20 @@ import msgspec
 from batchrun.client.lane import open_lane
 from batchrun.errors import BatchrunError, ExitStatus, OutputError
 from batchrun.events import Summary, Watcher
-from batchrun.execution.closing import Counts, said_of, standing_summary, summary_of
+from batchrun.execution.closing import Counts, standing_summary, summary_of
 from batchrun.execution.flow import Ending, Flow
-from batchrun.execution.opening import OpenRun, open_run
+from batchrun.execution.opening import open_run
 from batchrun.execution.pulse import Pulse
+from batchrun.execution.resume import OpenRun
+from batchrun.execution.signals import SignalWatch
 from batchrun.job.options import RunOptions
 from batchrun.job.places import places_of
 from batchrun.job.settings import SIMULATOR, Job
-from batchrun.ledger.store import Store, open_store
+from batchrun.ledger.store import ASSEMBLED, Store, open_store
 from batchrun.simulator.child import child
 from batchrun.worker import Worker
 from batchrun.writer.dataset import Dataset, write_whole
 from batchrun.writer.generation import publish_next
-
-_ASSEMBLED = "assembled"
-"""The ledger's name for the digest of the single output file."""
 
 Driver = Callable[[Coroutine[Any, Any, Sequence[Ending]]], Sequence[Ending]]
 
@@ -46,38 +45,39 @@ def execute(job: Job, options: RunOptions, *, access: Access, watcher: Watcher, 
     JobError (exit status 2) and OutputHeldError (6); every other end is told by the summary's exit_status, except a
     fault of batchrun itself, which is raised after the summary was written.
     """
+    signals = SignalWatch(enabled=options.signals)
     with open_run(job, options, watcher) as run:
         if not options.fresh and _is_whole(run) and (standing := standing_summary(run)) is not None:
             return standing
-        began, started_at = time.monotonic(), datetime.now(tz=UTC)
-        endings, fault = _driven(run, access, watcher, drive)
-        complete = not fault and _all_sealed(run)
-        counts = Counts(tallies=run.store.tallies(), totals=run.store.totals())
-        if complete:
-            try:
-                _put_in_place(run)
-            except OutputError as error:
-                endings, complete = [*endings, Ending(status=error.status, reason=str(error))], False
-        summary = summary_of(
-            run,
-            counts,
-            said_of(job, endings),
-            complete=complete,
-            started_at=started_at,
-            wall_s=time.monotonic() - began,
-        )
-        summary = _written(run, summary)
-        if fault is not None:
-            raise fault
-        return summary
+        with signals.noting():
+            return _carried_out(run, access, watcher, drive, signals)
 
 
-def _driven(run: OpenRun, access: Access, watcher: Watcher, drive: Driver) -> tuple[Sequence[Ending], Exception | None]:
+def _carried_out(run: OpenRun, access: Access, watcher: Watcher, drive: Driver, signals: SignalWatch) -> Summary:
+    """Drive an open run, put its output in place, write its summary."""
+    began, started_at = time.monotonic(), datetime.now(tz=UTC)
+    endings, fault = _driven(run, lambda: drive(_send(run, access, watcher, signals)))
+    complete = not fault and _all_sealed(run)
+    counts = Counts(tallies=run.store.tallies(), totals=run.store.totals())
+    if complete:
+        try:
+            _put_in_place(run)
+        except OutputError as error:
+            endings, complete = [*endings, Ending(status=error.status, reason=str(error))], False
+    wall_s = time.monotonic() - began
+    summary = summary_of(run, counts, endings, complete=complete, started_at=started_at, wall_s=wall_s)
+    summary = _written(run, summary)
+    if fault is not None:
+        raise fault
+    return summary
+
+
+def _driven(run: OpenRun, drive: Callable[[], Sequence[Ending]]) -> tuple[Sequence[Ending], Exception | None]:
     """Drive the open parts; return why that ended early, and the error when it was a fault of batchrun's."""
     if not run.open_parts:
         return [], None
     try:
-        return drive(_send(run, access, watcher)), None
+        return drive(), None
     except BatchrunError as error:
         return [Ending(status=error.status, reason=str(error))], None
     except Exception as error:  # noqa: BLE001 - raised again once the summary says so
@@ -93,7 +93,7 @@ def _is_whole(run: OpenRun) -> bool:
     """Say whether the output is complete as it stands: every part, and the single file made of them."""
     if run.open_parts:
         return False
-    return run.places.single is None or run.dataset.single_digest() == run.store.noted(_ASSEMBLED)
+    return run.places.single is None or run.dataset.single_digest() == run.store.noted(ASSEMBLED)
 
 
 def _put_in_place(run: OpenRun) -> None:
@@ -101,7 +101,7 @@ def _put_in_place(run: OpenRun) -> None:
     if not run.options.fresh:
         _assemble(run, run.store)
         return
-    run.store.close()
+    run.store.close_whole()
     standing = places_of(run.job)
     publish_next(standing, run.parts)
     with contextlib.closing(open_store(standing.ledger)) as store:
@@ -112,7 +112,7 @@ def _assemble(run: OpenRun, store: Store) -> None:
     dataset = Dataset(places_of(run.job), compression=run.job.output.compression)
     if (digest := dataset.assemble(run.parts)) is not None:
         with store.changing():
-            store.note(**{_ASSEMBLED: digest})
+            store.note(**{ASSEMBLED: digest})
 
 
 def _written(run: OpenRun, summary: Summary) -> Summary:
@@ -126,7 +126,7 @@ def _written(run: OpenRun, summary: Summary) -> Summary:
     return summary
 
 
-async def _send(run: OpenRun, access: Access, watcher: Watcher) -> Sequence[Ending]:
+async def _send(run: OpenRun, access: Access, watcher: Watcher, signals: SignalWatch) -> Sequence[Ending]:
     clock = time.monotonic
     async with (
         _endpoint(run.job) as base_url,
@@ -135,7 +135,7 @@ async def _send(run: OpenRun, access: Access, watcher: Watcher) -> Sequence[Endi
         prompter, envelope = run.examined.prompter, run.examined.envelope()
         worker = Worker(prompter=prompter, envelope=envelope, lane=lane, clock=clock, wall_us=_wall_us)
         pulse = Pulse(run, clock=clock)
-        return await Flow(run, lane=lane, worker=worker, pulse=pulse, watcher=watcher).go()
+        return await Flow(run, lane=lane, worker=worker, pulse=pulse, watcher=watcher, signals=signals).go()
 
 
 @contextlib.asynccontextmanager

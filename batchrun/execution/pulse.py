@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
-from batchrun.events import Progress
-from batchrun.execution.opening import OpenRun
+from batchrun.events import Progress, RowInFlight
+from batchrun.execution.resume import OpenRun
 from batchrun.ledger.records import Entry
 from batchrun.pricing import usd
 
@@ -34,7 +34,9 @@ class Pulse:
         if entry.outcome is not None:
             self._by_status[entry.outcome.status] += 1
 
-    def progress(self, *, in_flight: int, waiting: int, paused_s: float, draining: bool) -> Progress:
+    def progress(
+        self, *, in_flight: int, waiting: int, paused_s: float, draining: bool, oldest: Sequence[RowInFlight]
+    ) -> Progress:
         """Return the run as it stands; pace and forecast are those of the last half minute."""
         now, totals = self._clock(), self._totals
         settled = sum(self._by_status.values())
@@ -47,7 +49,7 @@ class Pulse:
             job=self._run.job.name,
             rows=self._run.rows,
             settled=settled,
-            failed=sum(self._by_status[status] for status in self._run.job.limits.fail_on),
+            failed=sum(self._by_status[status] for status in set(self._run.job.limits.fail_on)),
             in_flight=in_flight,
             waiting=waiting,
             parts=self._run.parts,
@@ -64,5 +66,6 @@ class Pulse:
             rows_per_s=rows_per_s,
             eta_s=left / rows_per_s if rows_per_s > 0 else None,
             draining=draining,
+            oldest=oldest,
             at=datetime.now(tz=UTC).isoformat(),
         )

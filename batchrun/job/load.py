@@ -33,6 +33,8 @@ _SECRET = re.compile(
 )
 _SECRET_HEADER = re.compile(r"(?:.*-)?(?:authorization|api-?key|auth-token|access-token|subscription-key|cookie)")
 _SECRET_NAMES = frozenset(["api_key", "apikey", "api-key", "key", "token", "access_token", "secret", "password"])
+_TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_PLACEHOLDER = re.compile(r"\{[^{}/]*\}")
 _REMOTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _NO_BARE_WORD = re.compile(r"[\"'\[]|\{(?!date\}|[{%#])")
 """How a TOML value begins that is no bare word; `{date}` and templates are."""
@@ -218,6 +220,7 @@ def _check(job: Job) -> None:
         raise JobError("request.stream: expected false or nothing; endpoint.stream decides")
     _check_sendable(job)
     _check_endpoint(job)
+    _check_wire_words(job)
     _check_simulator(job.simulator)
     if job.prompt and job.prompt.user is not None and job.prompt.messages is not None:
         raise JobError("prompt.user and prompt.messages exclude each other; keep one of them")
@@ -237,6 +240,20 @@ def _check_sendable(job: Job) -> None:
     for at, value in _leaves(job.request, "request"):
         if isinstance(value, dt.datetime | dt.date | dt.time):
             raise JobError(f"{at}: a date or time can't be sent as JSON; put it in quotes")
+
+
+def _check_wire_words(job: Job) -> None:
+    """Refuse what can't stand in an HTTP head or in a path, before anything is made."""
+    for at, value in _leaves(msgspec.to_builtins({"endpoint": job.endpoint, "output": job.output, "input": job.input})):
+        if isinstance(value, str) and not value.isprintable():
+            raise JobError(f"{at}: holds control characters")
+    for name in (*job.endpoint.headers, job.endpoint.auth_header):
+        if not _TOKEN.fullmatch(name):
+            raise JobError(f"endpoint.headers: {name!r} is no name of an HTTP header")
+    try:
+        (urlsplit(job.endpoint.base_url).hostname or "").encode("idna")
+    except UnicodeError:
+        raise JobError("endpoint.base_url: the host's name is not a valid one") from None
 
 
 def _check_simulator(simulator: SimulatorSettings) -> None:
@@ -278,6 +295,12 @@ def _resolved(job: Job, folder: Path, date: dt.date) -> Job:
         except RuntimeError:
             raise JobError(f"{key}: the home directory that `~` stands for is not known") from None
 
+    def dated(key: str, path: str) -> str:
+        filled = path.replace("{date}", date.isoformat())
+        if unknown := _PLACEHOLDER.search(filled):
+            raise JobError(f"{key}: {unknown[0]} is not known; expected {{date}} or no braces")
+        return absolute(key, filled)
+
     endpoint = msgspec.structs.replace(
         job.endpoint,
         base_url=job.endpoint.base_url.rstrip("/"),
@@ -287,8 +310,8 @@ def _resolved(job: Job, folder: Path, date: dt.date) -> Job:
     )
     output = msgspec.structs.replace(
         job.output,
-        path=absolute("output.path", job.output.path.replace("{date}", date.isoformat())),
-        state_dir=absolute("output.state_dir", job.output.state_dir) if job.output.state_dir else None,
+        path=dated("output.path", job.output.path),
+        state_dir=dated("output.state_dir", job.output.state_dir) if job.output.state_dir else None,
     )
     source = msgspec.structs.replace(job.input, path=absolute("input.path", job.input.path))
     return msgspec.structs.replace(job, endpoint=endpoint, output=output, input=source)

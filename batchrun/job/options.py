@@ -14,7 +14,8 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
     `limit` treats the input as its first rows. `fresh` starts over, or goes on with an unfinished fresh generation;
     the old output stays whole until the new one is complete. `retry_failed` sends again exactly the rows whose status
     is in `fail_on`. `grace_s` is how long a stopped run waits for what is in flight. `signals` makes the run drain on
-    SIGINT, SIGTERM and SIGHUP, which only the main thread can ask for.
+    SIGINT, SIGTERM and SIGHUP, which only the main thread can ask for. `earlier_output` is where the run of the day
+    before would have written: when that is unfinished, a new day's run is refused.
     """
 
     limit: Annotated[int, Meta(ge=0)] | None = None
@@ -22,3 +23,4 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
     retry_failed: bool = False
     grace_s: float = 30.0
     signals: bool = False
+    earlier_output: str | None = None

@@ -60,6 +60,7 @@ class LimitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     ] = 1
     max_row_time_s: Annotated[Positive, Meta(description="for one row, waits included")] = 1800.0
     max_pause_s: Annotated[Positive, Meta(description="a longer pause asked for ends the run")] = 300.0
+    max_outage_s: Annotated[Positive, Meta(description="an endpoint down for longer ends the run")] = 900.0
     max_failed: Annotated[
         Annotated[int, Meta(ge=0)] | Annotated[str, Meta(pattern=r"^[0-9]+(\.[0-9]+)?%(?!\n)$")],
         Meta(description='a count, or a share of the rows such as "1%"'),

@@ -14,11 +14,11 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from batchrun.errors import OutputError
 from batchrun.ledger.records import Entry
 from batchrun.ledger.store import Store
 
 _Answer = TypeVar("_Answer")
+_Question = Callable[[Exception | None], None]
 
 
 class Ledger:
@@ -27,7 +27,7 @@ class Ledger:
     def __init__(self, store: Store) -> None:
         """Write to `store`."""
         self._store = store
-        self._queue: queue.SimpleQueue[Entry | Callable[[], None] | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Entry | _Question | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
 
     def start(self, on_commit: Callable[[Sequence[Entry]], None], on_failure: Callable[[Exception], None]) -> None:
@@ -58,7 +58,10 @@ class Ledger:
             else:
                 answer.set_result(value)  # type: ignore[arg-type]  # None only with an error
 
-        def run() -> None:
+        def run(failure: Exception | None) -> None:
+            if failure is not None:
+                _tell(loop, answer_with, None, failure)
+                return
             try:
                 with self._store.changing():
                     value = question(self._store)
@@ -83,38 +86,27 @@ class Ledger:
         on_commit: Callable[[Sequence[Entry]], None],
         on_failure: Callable[[Exception], None],
     ) -> None:
-        try:
-            self._commit_all(loop, on_commit, on_failure)
-        except Exception as error:
-            _tell(loop, on_failure, error)
-            raise
-
-    def _commit_all(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        on_commit: Callable[[Sequence[Entry]], None],
-        on_failure: Callable[[Exception], None],
-    ) -> None:
-        failed = False
+        """Serve until the end is put; after a failure nothing is committed, and every question fails with it."""
+        failure: Exception | None = None
         while (first := self._queue.get()) is not None:
-            entries, others, ended = self._drain(first)
-            if entries and not failed:
+            entries, questions, ended = self._drain(first)
+            if entries and failure is None:
                 try:
                     self._store.commit(entries)
-                except OutputError as error:
-                    failed = True
+                except Exception as error:  # noqa: BLE001 - told to the loop, which ends the run with it
+                    failure = error
                     _tell(loop, on_failure, error)
                 else:
                     _tell(loop, on_commit, entries)
-            for other in others:
-                other()
+            for question in questions:
+                question(failure)
             if ended:
                 return
 
-    def _drain(self, first: Entry | Callable[[], None]) -> tuple[list[Entry], list[Callable[[], None]], bool]:
+    def _drain(self, first: Entry | _Question) -> tuple[list[Entry], list[_Question], bool]:
         """Take all that waits; a question ends the batch, so that it sees just what was put before it."""
         entries: list[Entry] = []
-        waiting: Entry | Callable[[], None] | None = first
+        waiting: Entry | _Question | None = first
         while waiting is not None:
             if not isinstance(waiting, Entry):
                 return entries, [waiting], False

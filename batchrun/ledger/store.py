@@ -10,8 +10,9 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 from collections import Counter
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -22,6 +23,11 @@ from batchrun.model.attempt import PASSING_ERRORS, Tries
 from batchrun.model.outcome import Outcome, pack, unpack
 
 SCHEMA_VERSION = 1
+ASSEMBLED = "assembled"
+"""The name under which the digest of the single output file is noted; any new part makes it void."""
+_ADVICE: Mapping[type[sqlite3.Error], str] = {
+    sqlite3.DatabaseError: "; it is damaged: put a good copy in its place, or start over with --fresh"
+}
 _APPLICATION_ID = 0x62726C67  # "brlg"
 _SCHEMA = f"""
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -54,6 +60,23 @@ class Store:
         """Close the file."""
         self._connection.close()
 
+    def close_whole(self) -> None:
+        """Close the file with nothing left in its journal, so that it may be moved alone.
+
+        Raises OutputError when the journal can't be written back.
+        """
+        blocked, _, _ = next(self._rows("PRAGMA wal_checkpoint(TRUNCATE)"))
+        self.close()
+        if blocked:
+            raise OutputError(f"{self.path}: the ledger's journal can't be written back")
+
+    def _rows(self, query: str, values: Sequence[object] = ()) -> Iterator[tuple[Any, ...]]:
+        """Yield what a query finds; raises OutputError when the ledger can't be read."""
+        try:
+            yield from self._connection.execute(query, values)
+        except sqlite3.Error as error:
+            raise unwritable(self.path, error) from None
+
     @contextlib.contextmanager
     def changing(self) -> Generator[None, None, None]:
         """Make all that is done inside one transaction; raises OutputError when it can't be committed."""
@@ -74,20 +97,21 @@ class Store:
         totals = Totals()
         outcomes: list[tuple[int, str, str | None, bool, bytes]] = []
         tries: list[tuple[int, bytes]] = []
-        tried: list[tuple[int]] = []
         for entry in entries:
             totals = totals.plus(entry.totals)
             if entry.tries is not None:
                 tries.append((entry.row, msgspec.msgpack.encode(entry.tries)))
             if entry.outcome is not None:
                 outcomes.append(_outcome_values(entry.outcome))
-                if entry.outcome.account.attempts > 1:
-                    tried.append((entry.row,))
         with self.changing():
             self._connection.executemany("INSERT INTO outcome VALUES (?, ?, ?, ?, ?)", outcomes)
             self._connection.executemany("INSERT OR REPLACE INTO tries VALUES (?, ?)", tries)
-            self._connection.executemany("DELETE FROM tries WHERE row = ?", tried)
             self._connection.execute(_ADD_TOTALS, msgspec.structs.astuple(totals))
+
+    def begin_anew(self) -> None:
+        """Forget the attempts of an untouched output."""
+        self._connection.execute("DELETE FROM tries")
+        self._connection.execute(f"UPDATE totals SET {', '.join(f'{name} = 0' for name in TOTAL_NAMES)}")  # noqa: S608
 
     def note(self, **values: str) -> None:
         """Set named texts."""
@@ -95,13 +119,20 @@ class Store:
 
     def noted(self, name: str) -> str | None:
         """Return a named text."""
-        found = self._connection.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
-        return None if found is None else str(found[0])
+        return next((str(value) for (value,) in self._rows("SELECT value FROM meta WHERE name = ?", (name,))), None)
 
     def totals(self) -> Totals:
         """Return the running totals."""
-        values = self._connection.execute(f"SELECT {', '.join(TOTAL_NAMES)} FROM totals").fetchone()  # noqa: S608
+        values = next(self._rows(f"SELECT {', '.join(TOTAL_NAMES)} FROM totals"))  # noqa: S608
         return Totals(**dict(zip(TOTAL_NAMES, values, strict=True)))
+
+    def is_untouched(self) -> bool:
+        """Say whether nothing was settled or paid here yet, so that nothing would be lost by beginning anew."""
+        totals = self.totals()
+        if totals.cost_nanousd or totals.maybe_billed:
+            return False
+        tables = ("outcome", "part", "replacing", "reopened")
+        return not any(True for table in tables for _ in self._rows(f"SELECT 1 FROM {table} LIMIT 1"))  # noqa: S608
 
     def tallies(self) -> Tallies:
         """Count the settled rows: those of written parts, less the reopened ones, and those whose part is open."""
@@ -113,7 +144,7 @@ class Store:
             by_error_class.update(part.tallies.by_error_class)
             unpriced += part.tallies.unpriced
         for table, sign in (("outcome", 1), ("reopened", -1)):
-            for status, error_class, count, without_price in self._connection.execute(
+            for status, error_class, count, without_price in self._rows(
                 f"SELECT status, error_class, count(*), sum(unpriced) FROM {table} "  # noqa: S608 - our own names
                 "GROUP BY status, error_class"
             ):
@@ -132,7 +163,7 @@ class Store:
         return self._records("SELECT record FROM replacing ORDER BY part")
 
     def _records(self, query: str) -> list[PartRecord]:
-        return [msgspec.json.decode(record, type=PartRecord) for (record,) in self._connection.execute(query)]
+        return [msgspec.json.decode(record, type=PartRecord) for (record,) in self._rows(query)]
 
     def replace_part(self, record: PartRecord) -> None:
         """First step of publishing a part: the file under its name is being replaced by the one with this digest."""
@@ -148,6 +179,8 @@ class Store:
         self._connection.execute("DELETE FROM replacing WHERE part = ?", (record.part,))
         self._connection.execute("DELETE FROM outcome WHERE row >= ? AND row < ?", (rows.start, rows.stop))
         self._connection.execute("DELETE FROM reopened WHERE row >= ? AND row < ?", (rows.start, rows.stop))
+        self._connection.execute("DELETE FROM tries WHERE row >= ? AND row < ?", (rows.start, rows.stop))
+        self._connection.execute("DELETE FROM meta WHERE name = ?", (ASSEMBLED,))
 
     def abandon_replacing(self, part: int) -> None:
         """Take the first step back: the file was not put in place, what the ledger holds is still right."""
@@ -160,9 +193,9 @@ class Store:
 
     def reopen(self, rows: Iterable[SettledRow]) -> None:
         """Make rows of written parts pending again; their parts are rewritten once they are settled anew."""
-        some = list(rows)
+        some = [row for row in rows if not self.count_reopened(range(row.row, row.row + 1))]
         self._connection.executemany(
-            "INSERT OR IGNORE INTO reopened VALUES (?, ?, ?, ?)",
+            "INSERT INTO reopened VALUES (?, ?, ?, ?)",
             ((row.row, row.status, row.error_class, row.unpriced) for row in some),
         )
         self._take_along((row.row, row.tries) for row in some)
@@ -177,7 +210,7 @@ class Store:
 
     def _forget(self, column: str, values: Sequence[str]) -> int:
         chosen = f"outcome WHERE {column} IN ({', '.join('?' for _ in values)})"
-        found = self._connection.execute(f"SELECT packed FROM {chosen}", tuple(values))  # noqa: S608 - our own names
+        found = self._rows(f"SELECT packed FROM {chosen}", tuple(values))  # noqa: S608 - our own names
         self._take_along((outcome.row, outcome.account.tries()) for outcome in (unpack(packed) for (packed,) in found))
         return self._connection.execute(f"DELETE FROM {chosen}", tuple(values)).rowcount  # noqa: S608
 
@@ -197,26 +230,26 @@ class Store:
 
     def _count(self, table: str, rows: range) -> int:
         query = f"SELECT count(*) FROM {table} WHERE row >= ? AND row < ?"  # noqa: S608 - our own names
-        return int(self._connection.execute(query, (rows.start, rows.stop)).fetchone()[0])
+        return int(next(self._rows(query, (rows.start, rows.stop)))[0])
 
     def reopened(self, rows: range) -> set[int]:
         """Return those of `rows` that were reopened."""
-        found = self._connection.execute("SELECT row FROM reopened WHERE row >= ? AND row < ?", (rows.start, rows.stop))
+        found = self._rows("SELECT row FROM reopened WHERE row >= ? AND row < ?", (rows.start, rows.stop))
         return {row for (row,) in found}
 
     def settled(self, rows: range) -> set[int]:
         """Return those of `rows` that have an outcome here."""
-        found = self._connection.execute("SELECT row FROM outcome WHERE row >= ? AND row < ?", (rows.start, rows.stop))
+        found = self._rows("SELECT row FROM outcome WHERE row >= ? AND row < ?", (rows.start, rows.stop))
         return {row for (row,) in found}
 
-    def tries(self) -> dict[int, Tries]:
-        """Return what earlier attempts of pending rows came to."""
-        found = self._connection.execute("SELECT row, packed FROM tries WHERE row NOT IN (SELECT row FROM outcome)")
-        return {row: msgspec.msgpack.decode(packed, type=Tries) for row, packed in found}
+    def tries(self, rows: range) -> dict[int, Tries]:
+        """Return what earlier attempts of `rows` came to, budgets afresh: money and ambiguity are not forgotten."""
+        found = self._rows("SELECT row, packed FROM tries WHERE row >= ? AND row < ?", (rows.start, rows.stop))
+        return {row: msgspec.msgpack.decode(packed, type=Tries).afresh() for row, packed in found}
 
     def outcomes(self, rows: range) -> Iterator[Outcome]:
         """Yield the outcomes of `rows` that are here, in row order."""
-        found = self._connection.execute(
+        found = self._rows(
             "SELECT packed FROM outcome WHERE row >= ? AND row < ? ORDER BY row", (rows.start, rows.stop)
         )
         for (packed,) in found:
@@ -230,13 +263,18 @@ def open_store(path: Path) -> Store:
     """
     try:
         connection = _connect(path)
+        marked = connection.execute("PRAGMA application_id").fetchone()[0]
         version = connection.execute("PRAGMA user_version").fetchone()[0]
+        if version and marked != _APPLICATION_ID:
+            raise sqlite3.DatabaseError("it is no ledger")
         if version > SCHEMA_VERSION:
             connection.close()
             raise JobError(
                 f"{path}: written by a newer batchrun (schema {version}, this one knows {SCHEMA_VERSION}); "
                 "use that version, or --fresh"
             )
+        if version and (found := connection.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
+            raise sqlite3.DatabaseError(found)
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         if version == 0:
@@ -249,9 +287,12 @@ def open_store(path: Path) -> Store:
 @contextlib.contextmanager
 def reading(path: Path) -> Generator[Store, None, None]:
     """Open the ledger a second time, to read beside its writer from any thread."""
-    connection = _connect(path)
     try:
+        connection = _connect(path)
         connection.execute("PRAGMA query_only = 1")
+    except sqlite3.Error as error:
+        raise unwritable(path, error) from None
+    try:
         yield Store(path, connection)
     finally:
         connection.close()
@@ -268,4 +309,4 @@ def _outcome_values(outcome: Outcome) -> tuple[int, str, str | None, bool, bytes
 
 def unwritable(path: Path, error: sqlite3.Error) -> OutputError:
     """Return the error for a ledger that SQLite can't use."""
-    return OutputError(f"{path}: the ledger can't be used: {error}")
+    return OutputError(f"{path}: the ledger can't be used: {error}{_ADVICE.get(type(error), '')}")

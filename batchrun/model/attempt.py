@@ -112,15 +112,21 @@ class Trouble(msgspec.Struct, frozen=True, kw_only=True):
 class Tries(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
     """What a row's attempts have come to so far; kept in the ledger from the first attempt that was retried.
 
-    `errors` and `ambiguous` count against their budgets, `throttled` only against the row's time.
+    `errors` and `ambiguous` count against their budgets, `limited` those of them whose verdict bounds further tries,
+    `throttled` only against the row's time.
     `first_sent_us` is in microseconds since 1970, UTC.
     """
 
     attempts: int = 0
     errors: int = 0
     ambiguous: int = 0
+    limited: int = 0
     throttled: int = 0
     maybe_billed: bool = False
     cost_nanousd: int | None = None
     cost_source: CostSource | None = None
     first_sent_us: int | None = None
+
+    def afresh(self) -> Tries:
+        """Return what a new run takes over: all but the error budget, which begins anew."""
+        return msgspec.structs.replace(self, errors=0, limited=0, throttled=0)

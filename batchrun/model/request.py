@@ -20,7 +20,6 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     row: int
     body: bytes
     sha256: str
-    replaced: bool = False
 
 
 class Messages(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -64,7 +63,7 @@ class Envelope:
         self._before, self._after = _around_messages(self._fields)
         self._digest_head = hashlib.sha256(self._salt + self._before)
 
-    def seal(self, row: int, messages: Messages, params: Mapping[str, object] | None, *, replaced: bool) -> Request:
+    def seal(self, row: int, messages: Messages, params: Mapping[str, object] | None) -> Request:
         """Return the request of one row; `params` override the job's fields for this row."""
         if params:
             fields = {**self._fields, **params}
@@ -76,7 +75,7 @@ class Envelope:
             digest = self._digest_head.copy()
         digest.update(messages.canonical + after)
         body = head + messages.plain + b',"stream":false}'
-        return Request(row=row, body=body, sha256=digest.hexdigest(), replaced=replaced)
+        return Request(row=row, body=body, sha256=digest.hexdigest())
 
 
 def _around_messages(fields: Mapping[str, object]) -> tuple[bytes, bytes]:

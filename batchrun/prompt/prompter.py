@@ -33,13 +33,15 @@ class PromptSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 class Prompter:
     """Makes the messages and parameters of each record; built once a run."""
 
-    def __init__(self, settings: PromptSettings | None, columns: Iterable[str], *, from_arrow: bool = False) -> None:
-        """Compile the templates and check their names against the input's `columns`.
+    def __init__(
+        self, settings: PromptSettings | None, columns: Iterable[str] | None, *, from_arrow: bool = False
+    ) -> None:
+        """Compile the templates and check their names against the input's `columns`, None where it has no rows.
 
         `from_arrow` says that an Arrow struct's null may stand for a field that is not there. Raises JobError when a
         template is wrong or names a column that no row has.
         """
-        known = tuple(columns)
+        known = tuple(columns or ())
         environment = template_environment()
         self._system = self._user = None
         self._messages_columns: tuple[str, ...]
@@ -56,13 +58,13 @@ class Prompter:
         else:
             self._messages_columns = tuple(name for name in ("messages",) if name in known)
             self._prompt_column = "prompt" if "prompt" in known else None
-        self.columns = self._needed()
+        self.columns = self._needed() if columns is not None else frozenset[str]()
         missing = sorted(self.columns - set(known))
         if missing:
             raise JobError(
                 f"prompt: no row has a column `{missing[0]}`; the input has {', '.join(known) or 'no columns'}"
             )
-        if self._user is None and not self._messages_columns and self._prompt_column is None:
+        if columns is not None and self._user is None and not self._messages_columns and self._prompt_column is None:
             raise JobError(
                 "prompt: set prompt.user or prompt.messages, or give the input a column `messages` or `prompt`; "
                 f"it has {', '.join(known) or 'no columns'}"

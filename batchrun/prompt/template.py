@@ -7,6 +7,7 @@ for (SPEC.md, section 2, Prompts).
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from typing import cast
 
@@ -80,9 +81,20 @@ def _nulls_within(what: str, value: object) -> object:
 def _printable(value: object) -> object:
     if value is None:
         raise RecordError("the prompt prints none")
+    if isinstance(value, dict | list):
+        return json.dumps(value, ensure_ascii=False, allow_nan=False, default=_unprintable)
+    if isinstance(value, bytes) or (isinstance(value, float) and not math.isfinite(value)):
+        raise RecordError("the prompt prints binary data, or a number that is not finite")
     if callable(value) and not isinstance(value, jinja2.Undefined):
         raise RecordError("the prompt prints a function, not what it returns; for a field of that name write x['name']")
     return value
+
+
+def _unprintable(value: object) -> str:
+    """Raise RecordError for what JSON has no form for; a null raises its own, which names the column."""
+    if isinstance(value, _Null):
+        return str(value)
+    raise RecordError(f"a value of type {type(value).__name__} can't be printed as JSON")
 
 
 def _is_null(value: object) -> bool:
@@ -106,10 +118,12 @@ class Template:
     """One compiled template and the columns it reads."""
 
     def __init__(self, environment: TemplateEnvironment, where: str, source: str, known: Iterable[str]) -> None:
-        """Compile `source`; `known` are the input's columns. Raises JobError, naming `where`, when it is no template."""
+        """Compile `source`; `known` are the input's columns. Raises JobError, naming `where`, when it is wrong."""
         self._where = where
         try:
             tree = environment.parse(source)
+            if next(tree.find_all((nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends)), None):
+                raise JobError(f"{where}: a template can't include, import or extend another one")
             named = {node.name for node in tree.find_all(nodes.Name)}
             hidden = named & environment.globals.keys() & set(known)  # a column called `range` is meant, not Jinja's
             self.names = frozenset(meta.find_undeclared_variables(tree) | hidden)
@@ -126,7 +140,7 @@ class Template:
             return self._template.render({name: _with_nulls(name, values.get(name)) for name in self.names})
         except RecordError:
             raise
-        except Exception as error:  # noqa: BLE001 - a template runs the row's data: what it raises is the row's failure
+        except Exception as error:  # noqa: BLE001 - whatever a row's data raises is that row's failure
             raise RecordError(f"{self._where}: {type(error).__name__} while the template was filled in") from None
 
 

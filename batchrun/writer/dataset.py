@@ -49,6 +49,14 @@ class Dataset:
         except OSError as error:
             raise OutputError(f"{self.path(part)}: can't be read: {error.strerror}") from None
 
+    def holds(self, part: int, rows: int) -> bool:
+        """Say whether the file under a part's final name is Parquet that can be read whole and has `rows` rows."""
+        try:
+            with pq.ParquetFile(self.path(part)) as file:
+                return bool(sum(batch.num_rows for batch in file.iter_batches()) == rows)
+        except (OSError, pa.ArrowException):
+            return False
+
     def publish(self, part: int) -> None:
         """Rename a part that was written beside into place, durably."""
         try:
@@ -59,8 +67,11 @@ class Dataset:
 
     def clear_unfinished(self) -> None:
         """Remove what an earlier run left half written."""
-        for left in self._places.parts.glob(".part-*.parquet.partial"):
-            left.unlink(missing_ok=True)
+        try:
+            for left in self._places.parts.glob(".part-*.parquet.partial"):
+                left.unlink(missing_ok=True)
+        except OSError as error:
+            raise OutputError(f"{self._places.parts}: can't be cleared: {error.strerror}") from None
 
     def single_digest(self) -> str | None:
         """Return the SHA-256 of the single output file; None when there is none, or none is asked for."""
@@ -84,6 +95,10 @@ class Dataset:
                         for group in range(source.num_row_groups):
                             writer.write_table(source.read_row_group(group))
             sync(beside)
+            if pq.read_metadata(beside).num_rows != sum(
+                pq.read_metadata(self.path(part)).num_rows for part in range(parts)
+            ):
+                raise OutputError(f"{target}: rows were lost while it was written")
             digest = digest_of(beside)
             beside.replace(target)
             sync(target.parent)
@@ -110,6 +125,15 @@ class Dataset:
                     flags=tuple(flags),
                 )
                 yield row, status, error_class, account
+
+
+def is_ours(path: Path) -> bool:
+    """Say whether a file is Parquet that batchrun wrote, by the run id in its metadata."""
+    try:
+        metadata = pq.read_schema(path).metadata
+    except (OSError, pa.ArrowException):
+        return False
+    return metadata is not None and b"batchrun.run_id" in metadata
 
 
 def write_whole(path: Path, content: bytes, *, durable: bool) -> None:

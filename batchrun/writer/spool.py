@@ -12,8 +12,9 @@ again reads the input again and spools anew, so nothing here is synced.
 
 from __future__ import annotations
 
+import contextlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import msgspec
@@ -45,30 +46,36 @@ class Spool:
         self._schema = carried_schema(layout)
         self._part: int | None = None
         self._stream: pa.ipc.RecordBatchStreamWriter | None = None
-        if folder.exists():
-            shutil.rmtree(folder)
-        folder.mkdir(parents=True)
+        with self._writable():
+            if folder.exists():
+                shutil.rmtree(folder)
+            folder.mkdir(parents=True)
 
     def append(self, part: int, stretch: Stretch) -> None:
         """Add the carried columns of a part's next records; parts come one after the other."""
         if not self._schema.names:
             return
-        try:
+        with self._writable():
             if part != self._part:
                 self.end()
                 self._stream = pa.ipc.new_stream(str(self._path(part)), self._schema)
                 self._part = part
             if self._stream is not None:
                 self._stream.write_batch(carried_batch(stretch.columns, self._schema, len(stretch.records)))
-        except OSError as error:
-            raise OutputError(f"{self._folder}: can't write carried columns: {error.strerror or error}") from None
 
     def end(self) -> None:
         """Close the part that is being written."""
-        if self._stream is not None:
-            self._stream.close()
-            self._stream = None
-        self._part = None
+        stream, self._stream, self._part = self._stream, None, None
+        if stream is not None:
+            with self._writable():
+                stream.close()
+
+    @contextlib.contextmanager
+    def _writable(self) -> Generator[None, None, None]:
+        try:
+            yield
+        except OSError as error:
+            raise OutputError(f"{self._folder}: can't write carried columns: {error.strerror or error}") from None
 
     def of(self, part: int) -> SpooledPart:
         """Return the carried columns of a part that was read whole."""
@@ -80,7 +87,8 @@ class Spool:
 
     def remove(self) -> None:
         """Remove all spools."""
-        self.end()
+        with contextlib.suppress(OutputError):  # a full disk was told before; what is removed needs no closing
+            self.end()
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _path(self, part: int) -> Path:

@@ -34,6 +34,7 @@ PROGRESS = Progress(
     rows_per_s=34.04,
     eta_s=3_725.9,
     draining=False,
+    oldest=[],
     at="2026-01-02T03:04:05+00:00",
 )
 

@@ -123,13 +123,13 @@ def test_500_kills_at_random_moments(tmp_path: Path, capsys: pytest.CaptureFixtu
     began = time.monotonic()
     figures = drill(tmp_path, kills=500, rows=50_000, seed=500, longest_s=1.6)
     with capsys.disabled():
-        print(f"\nkill drill: {figures}, {time.monotonic() - began:.0f} s")
+        sys.stdout.write(f"\nkill drill: {figures}, {time.monotonic() - began:.0f} s\n")
 
 
 STORE = "batchrun.ledger.store:Store"
 STEPS = [
     # making the output
-    ("batchrun.execution.opening:_begin", "before", 1),
+    ("batchrun.execution.opening:_make_folders", "after", 1),
     ("batchrun.ledger.store:open_store", "before", 1),
     ("batchrun.ledger.store:open_store", "after", 1),
     (f"{STORE}.note", "after", 1),

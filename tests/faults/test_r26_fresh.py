@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -11,7 +12,7 @@ from test_r01_r02_r03_kills import CONCURRENCY, check_end, crash
 
 GENERATION = "batchrun.writer.generation"
 PUBLISHING = [
-    ("batchrun.execution.opening:_begin", "after", 1),
+    ("batchrun.execution.opening:_begin_or_refuse", "after", 1),
     ("batchrun.ledger.store:Store.commit", "after", 3),
     ("batchrun.writer.dataset:Dataset.publish", "after", 1),
     ("batchrun.execution.once:publish_next", "before", 1),
@@ -136,3 +137,38 @@ def test_fresh_and_retry_failed_exclude_each_other(tmp_path: Path) -> None:
     write_rows(tmp_path, prompts(2))
     assert batchrun("run", job_file(tmp_path), "--fresh", "--retry-failed").returncode == 2
     assert not (tmp_path / "out").exists()
+
+
+def test_a_night_that_ran_over_midnight_is_not_begun_anew(tmp_path: Path) -> None:
+    """SPEC.md, section 2: yesterday's unfinished output of the same job is named, with --date and --fresh."""
+    today = dt.datetime.now(tz=dt.UTC).date()
+    yesterday = (today - dt.timedelta(days=1)).isoformat()
+    write_rows(tmp_path, prompts(60))
+    job = job_file(tmp_path, output={"path": "night-{date}", "rows_per_part": 20})
+    crash(job, ("batchrun.writer.dataset:Dataset.publish", "after", 2), "--date", yesterday)
+    refused = batchrun("run", job)
+    assert refused.returncode == 2
+    assert "--date" in refused.stderr
+    assert "--fresh" in refused.stderr
+    assert not (tmp_path / f"night-{today.isoformat()}").exists()
+    assert batchrun("run", job, "--set", "request.model=other").returncode == 0  # another job is none of its business
+    assert batchrun("run", job, "--date", yesterday).returncode == 0
+    check_end(tmp_path / f"night-{yesterday}", 60)
+    refused = batchrun("run", job)
+    assert refused.returncode == 2  # today's output was begun by the other model
+    assert batchrun("run", job, "--fresh").returncode == 0
+    check_end(tmp_path / f"night-{today.isoformat()}", 60)
+
+
+def test_a_state_directory_serves_one_output(tmp_path: Path) -> None:
+    write_rows(tmp_path, prompts(3))
+    job = job_file(tmp_path, output={"state_dir": "state"})
+    assert batchrun("run", job).returncode == 0
+    assert batchrun("run", job).returncode == 0
+    assert not (tmp_path / "out" / "_batchrun").exists()
+    refused = batchrun("run", job, "--set", "output.path=elsewhere")
+    assert refused.returncode == 2
+    assert "output.state_dir" in refused.stderr
+    assert batchrun("run", job, "--fresh", "--set", "request.model=new").returncode == 0
+    assert models_in(tmp_path / "out") == {"new"}
+    assert not (tmp_path / "out" / "_next").exists()

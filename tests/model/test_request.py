@@ -37,7 +37,7 @@ def sealed(
     system: str | None = "S",
     user: str = "U",
 ) -> Request:
-    return Envelope(identity=identity, fields=fields).seal(7, encode_texts(system, user), params, replaced=False)
+    return Envelope(identity=identity, fields=fields).seal(7, encode_texts(system, user), params)
 
 
 @given(fields=FIELDS, params=st.none() | FIELDS, system=st.none() | TEXTS, user=TEXTS)
@@ -58,9 +58,7 @@ def test_body_and_digest_say_the_same(
 
 @given(st.lists(st.dictionaries(TEXTS, TEXTS | st.none() | st.lists(TEXTS), max_size=4), max_size=4))
 def test_given_messages_are_sent_as_they_stand(messages: list[object]) -> None:
-    request = Envelope(identity="simulator", fields={"model": "m"}).seal(
-        0, encode_messages(messages), None, replaced=False
-    )
+    request = Envelope(identity="simulator", fields={"model": "m"}).seal(0, encode_messages(messages), None)
     body = json.loads(request.body)
     assert body["messages"] == messages
     assert [list(message) for message in body["messages"]] == [list(message) for message in messages]
@@ -122,13 +120,13 @@ def test_params_override_in_place_and_leave_the_next_row_alone() -> None:
     fields: dict[str, object] = {"model": "m", "temperature": 0}
     envelope = Envelope(identity="simulator", fields=fields)
     messages = encode_texts(None, "hello")
-    plain = envelope.seal(0, messages, None, replaced=False)
-    hot = envelope.seal(1, messages, {"temperature": 1, "logit_bias": {"50256": -100}}, replaced=True)
+    plain = envelope.seal(0, messages, None)
+    hot = envelope.seal(1, messages, {"temperature": 1, "logit_bias": {"50256": -100}})
     assert json.loads(hot.body)["temperature"] == 1
     assert list(json.loads(hot.body)) == ["model", "temperature", "logit_bias", "messages", "stream"]
-    assert (hot.row, hot.replaced) == (1, True)
-    assert envelope.seal(2, messages, {}, replaced=False).body == plain.body
-    assert envelope.seal(2, messages, None, replaced=False).sha256 == plain.sha256 != hot.sha256
+    assert hot.row == 1
+    assert envelope.seal(2, messages, {}).body == plain.body
+    assert envelope.seal(2, messages, None).sha256 == plain.sha256 != hot.sha256
     assert fields == {"model": "m", "temperature": 0}
 
 

@@ -1,0 +1,67 @@
+"""SIGINT, SIGTERM and SIGHUP from the start of a run until its summary is written: noted, then handled, never lost."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Callable, Generator, Mapping
+from types import FrameType
+
+from batchrun.errors import ExitStatus
+
+STATUSES: Mapping[signal.Signals, ExitStatus] = {
+    signal.SIGINT: ExitStatus.SIGINT,
+    signal.SIGTERM: ExitStatus.SIGTERM,
+    signal.SIGHUP: ExitStatus.SIGTERM,
+}
+
+
+class SignalWatch:
+    """Holds the three signals of this process; only the main thread can make one that is `enabled`.
+
+    While a loop handles them, each goes to its handler. Before and after, the first is noted and the second ends the
+    process by SystemExit, so that neither opening nor assembling can be cut in the middle by a single signal.
+    """
+
+    def __init__(self, *, enabled: bool) -> None:
+        """Do nothing at all unless `enabled`."""
+        self._enabled = enabled
+        self._noted: list[signal.Signals] = []
+
+    @contextlib.contextmanager
+    def noting(self) -> Generator[None, None, None]:
+        """Note signals; what handled them before is put back at the end."""
+        if not self._enabled:
+            yield
+            return
+        before = {number: signal.signal(number, self._note) for number in STATUSES}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _note(self, number: int, _frame: FrameType | None) -> None:
+        if self._noted:
+            raise SystemExit(STATUSES[signal.Signals(number)])
+        self._noted.append(signal.Signals(number))
+
+    @contextlib.contextmanager
+    def handled(self, handler: Callable[[signal.Signals], None]) -> Generator[None, None, None]:
+        """Hand each signal to `handler` on the running loop, those noted before first."""
+        if not self._enabled:
+            yield
+            return
+        loop = asyncio.get_running_loop()
+        for number in STATUSES:
+            loop.add_signal_handler(number, handler, number)
+        for number in self._noted:
+            handler(number)
+        self._noted.clear()
+        try:
+            yield
+        finally:
+            for number in STATUSES:
+                loop.remove_signal_handler(number)
+                signal.signal(number, self._note)
