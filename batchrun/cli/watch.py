@@ -11,9 +11,6 @@ from types import TracebackType
 from typing import Protocol, Self, TextIO
 
 import msgspec
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
-from rich.progress import Progress as Bar
 
 from batchrun.events import Progress
 
@@ -44,6 +41,8 @@ def teller(*, progress: str, log_format: str, verbose: bool, quiet: bool) -> Tel
     if progress == "auto":
         progress = "bar" if sys.stderr.isatty() and not os.environ.get("CI") and log_format == "text" else "plain"
     if progress == "bar":
+        from batchrun.cli.bar import BarTeller  # noqa: PLC0415 - rich is heavy, and only a terminal needs it
+
         return BarTeller()
     every_s = 5.0 if verbose else PLAIN_EVERY_S
     return LineTeller(
@@ -138,44 +137,3 @@ class LineTeller:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None:
         """Nothing to put away."""
-
-
-class BarTeller:
-    """Draws a bar on the terminal of standard error."""
-
-    def __init__(self) -> None:
-        """Draw nothing before it is entered."""
-        self._bar = Bar(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[told]}"),
-            console=Console(stderr=True),
-            transient=True,
-        )
-        self._row = self._bar.add_task("starting", total=None, told="")
-
-    def progressed(self, progress: Progress) -> None:
-        """Redraw the bar."""
-        told = progress_text(progress).partition(" rows, ")[2]
-        with contextlib.suppress(OSError):  # the terminal is gone; the run goes on
-            self._bar.update(
-                self._row, description=progress.job, total=progress.rows, completed=progress.settled, told=told
-            )
-
-    def noted(self, event: str, **facts: str | float | None) -> None:
-        """Print the event above the bar."""
-        with contextlib.suppress(OSError):
-            self._bar.console.print(event_text(event, facts), highlight=False, markup=False)
-
-    def __enter__(self) -> Self:
-        """Start drawing."""
-        self._bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
-    ) -> None:
-        """Take the bar away."""
-        with contextlib.suppress(OSError):
-            self._bar.stop()

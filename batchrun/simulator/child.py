@@ -15,8 +15,8 @@ from typing import IO, TYPE_CHECKING
 import msgspec
 
 from batchrun.errors import BatchrunError
+from batchrun.simulator.address import base_url
 from batchrun.simulator.replies import Replies
-from batchrun.simulator.server import base_url
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator

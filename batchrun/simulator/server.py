@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import socket
 import struct
 import time
@@ -15,6 +14,7 @@ import msgspec
 from aiohttp import web
 
 from batchrun.errors import JobError
+from batchrun.simulator.address import base_url, loopback
 from batchrun.simulator.admission import Admission
 from batchrun.simulator.asked import Asked, Refusal, read_request
 from batchrun.simulator.behaviour import Treatment, latency_s, treatment
@@ -183,23 +183,6 @@ async def serve_forever(settings: SimulatorSettings, *, host: str, port: int, an
     async with serve(settings, host=host, port=port) as bound:
         announce(base_url(host, bound))
         await asyncio.get_running_loop().create_future()
-
-
-def base_url(host: str, port: int) -> str:
-    """Return the URL to give to a client, up to and without /chat/completions."""
-    address = loopback(host)
-    return f"http://[{address}]:{port}/v1/openai" if ":" in address else f"http://{address}:{port}/v1/openai"
-
-
-def loopback(host: str) -> str:
-    """Return the address to bind for `host`; JobError for all but localhost, 127.0.0.0/8 and ::1."""
-    if host.lower() == "localhost":
-        # One address, not one a family: two sockets on port 0 would be two ports.
-        return "127.0.0.1"
-    with suppress(ValueError):
-        if ipaddress.ip_address(host).is_loopback:
-            return host
-    raise JobError(f"the simulator listens on loopback only (127.0.0.0/8, ::1 or localhost), not on {host!r}")
 
 
 def _make_request(

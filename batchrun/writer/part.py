@@ -16,7 +16,6 @@ from pathlib import Path
 
 import msgspec
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from batchrun.errors import OutputError
@@ -137,15 +136,11 @@ class _Tally:
         self.unpriced = 0
 
     def add(self, batch: pa.RecordBatch) -> None:
-        status = batch.column(self._prefix + "status")
-        costless = pc.is_null(batch.column(self._prefix + "cost_usd"))
-        self.by_status.update(_counts(status))
-        self.by_error_class.update(_counts(batch.column(self._prefix + "error_class").drop_null()))
-        self.unpriced += pc.sum(pc.and_(costless, pc.not_equal(status, "failed"))).as_py() or 0
-
-
-def _counts(column: pa.Array) -> Mapping[str, int]:
-    return {one["values"]: one["counts"] for one in pc.value_counts(column).to_pylist()}
+        statuses = batch.column(self._prefix + "status").to_pylist()
+        costless = batch.column(self._prefix + "cost_usd").is_null().to_pylist()
+        self.by_status.update(statuses)
+        self.by_error_class.update(batch.column(self._prefix + "error_class").drop_null().to_pylist())
+        self.unpriced += sum(without and status != "failed" for status, without in zip(statuses, costless, strict=True))
 
 
 def _runs(outcomes: Iterator[Outcome]) -> Iterator[list[Outcome]]:

@@ -9,7 +9,8 @@ import sys
 import msgspec
 import pytest
 
-from batchrun.cli.watch import PLAIN_EVERY_S, BarTeller, LineTeller, Teller, duration, progress_text, teller
+from batchrun.cli.bar import BarTeller
+from batchrun.cli.watch import PLAIN_EVERY_S, LineTeller, Teller, duration, progress_text, teller
 from batchrun.events import TOTAL_NAMES, Progress, Totals, Unwatched
 
 PROGRESS = Progress(

@@ -51,9 +51,6 @@ def test_a_crash_at_each_step_of_a_fresh_run_is_rolled_forward(tmp_path: Path, s
             output={"rows_per_part": 50},
             **tables,
         )
-        refused = batchrun("run", job)
-        assert refused.returncode == 2
-        assert "--fresh" in refused.stderr
         crash(job, step, "--fresh")
         parts = sorted((tmp_path / "out").glob("*.parquet"))
         assert all(pq.read_metadata(part).num_rows in {30, 50, 20} for part in parts)

@@ -15,8 +15,9 @@ from simulator_wire import COMPLETIONS, ask, exchange, request_bytes, send, stat
 
 from batchrun.errors import JobError
 from batchrun.job.settings import SimulatorSettings
+from batchrun.simulator.address import base_url, loopback
 from batchrun.simulator.draws import prompt_digest
-from batchrun.simulator.server import base_url, loopback, serve, serve_forever
+from batchrun.simulator.server import serve, serve_forever
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
