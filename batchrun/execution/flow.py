@@ -260,7 +260,7 @@ class Flow:
         self._lane.gate.close()
         if first:
             asyncio.get_running_loop().call_later(self._run.options.grace_s, self._let_go)
-            self._watcher.noted("draining", reason=ending.reason, in_flight=self._lane.gate.in_flight)
+            self._watcher.noted("draining", exit_status=int(ending.status), in_flight=self._lane.gate.in_flight)
 
     def _let_go(self) -> None:
         for task in self._inner:

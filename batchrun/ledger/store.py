@@ -73,7 +73,8 @@ class Store:
     def _rows(self, query: str, values: Sequence[object] = ()) -> Iterator[tuple[Any, ...]]:
         """Yield what a query finds; raises OutputError when the ledger can't be read."""
         try:
-            yield from self._connection.execute(query, values)
+            for row in self._connection.execute(query, values):  # noqa: UP028 - `yield from` would close the cursor late
+                yield row
         except sqlite3.Error as error:
             raise unwritable(self.path, error) from None
 
