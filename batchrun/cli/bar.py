@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 
-from batchrun.cli.watch import event_text, progress_text
+from batchrun.cli.wording import event_text, progress_text
 from batchrun.events import Progress
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
 from collections.abc import Iterator, Sequence
 
 import click
 import msgspec
 
-from batchrun.errors import RecordError
+from batchrun.engine.access import access_of
+from batchrun.errors import JobError, RecordError
 from batchrun.execution.examine import Examined, examine
 from batchrun.job.load import load_job
 from batchrun.job.places import places_of
@@ -16,7 +18,7 @@ from batchrun.job.settings import Job
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """What a run would do: rows, files, and its first requests as they would be sent."""
+    """What a run would do: rows, files, what is still missing for it, and its first requests as they would be sent."""
 
     job: str
     input: str
@@ -26,6 +28,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     columns: Sequence[str]
     files: Sequence[str]
     shortest_time_s: float | None
+    missing: str | None
     requests: Sequence[ShownRequest]
 
 
@@ -56,9 +59,13 @@ def plan_job_file(
         output=job.output.path,
         rows=rows,
         parts=max(1, -(-rows // job.output.rows_per_part)),
-        columns=[f"{column.name}: {column.kind}" for column in examined.survey.columns],
+        columns=[
+            column.name if column.kind == "arrow" else f"{column.name}: {column.kind}"
+            for column in examined.survey.columns
+        ],
         files=[f"{file.path}: {file.rows:,} rows, {file.size:,} bytes" for file in examined.survey.files],
         shortest_time_s=_shortest_time_s(job, rows),
+        missing=_missing(job),
         requests=list(_requests(examined, min(rows, shown))),
     )
     if as_json:
@@ -80,6 +87,15 @@ def _requests(examined: Examined, count: int) -> Iterator[ShownRequest]:
                 yield ShownRequest(row=record.row, body=msgspec.Raw(request.body))
 
 
+def _missing(job: Job) -> str | None:
+    """Return what keeps this shell from running the job: a plan needs no key, a run does."""
+    try:
+        access_of(job, os.environ)
+    except JobError as error:
+        return str(error)
+    return None
+
+
 def _shortest_time_s(job: Job, rows: int) -> float | None:
     per_minute = job.limits.requests_per_minute
     return None if per_minute is None else rows / per_minute * 60
@@ -96,6 +112,8 @@ def _lines(plan: Plan) -> Iterator[str]:
     yield f"  output   {plan.output}"
     if plan.shortest_time_s is not None:
         yield f"  time     at least {plan.shortest_time_s:.0f} s at requests_per_minute"
+    if plan.missing is not None:
+        yield f"  missing  {plan.missing}"
     for request in plan.requests:
         if request.body is None:
             yield f"  row {request.row} would fail: {request.problem}"

@@ -77,7 +77,7 @@ class Lane:
             came_to: Reply | Trouble = self._cut(error)
         else:
             status = exchange.status
-            came_to = self._judged(exchange)
+            came_to = self._judged(self._without_secrets(exchange))
         latency_ms = (self._clock() - began) * 1000
         if isinstance(came_to, Reply):
             self._succeeded = True
@@ -109,6 +109,14 @@ class Lane:
             if not self.gate.paused_s:  # what was in flight when it began is no probe
                 self.gate.pause(self._outage.probe_wait_s())
         return weather
+
+    def _without_secrets(self, exchange: Exchange) -> Exchange:
+        """Return the exchange with the key masked where the server echoed it, before anything is read or kept."""
+        body = exchange.body
+        for secret in self._secrets:
+            if secret.encode() in body:
+                body = body.replace(secret.encode(), b"***")
+        return exchange if body is exchange.body else msgspec.structs.replace(exchange, body=body)
 
     def _cut(self, error: ExchangeError) -> Trouble:
         """Judge an exchange without a whole reply (PROTOCOL.md 2.2, #18 and #19)."""

@@ -26,8 +26,9 @@ from batchrun.execution.pulse import Pulse
 from batchrun.execution.resume import OpenRun, standing_of
 from batchrun.execution.signals import STATUSES, SignalWatch
 from batchrun.ledger.group_commit import Ledger
+from batchrun.ledger.opening import reading
 from batchrun.ledger.records import Entry, PartRecord, Tallies
-from batchrun.ledger.store import Store, reading
+from batchrun.ledger.store import Store
 from batchrun.model.attempt import Tries
 from batchrun.worker import OpenRow, Worker
 from batchrun.writer.dataset import write_whole

@@ -22,7 +22,8 @@ from batchrun.execution.signals import SignalWatch
 from batchrun.job.options import RunOptions
 from batchrun.job.places import places_of
 from batchrun.job.settings import SIMULATOR, Job
-from batchrun.ledger.store import ASSEMBLED, Store, open_store
+from batchrun.ledger.opening import open_store
+from batchrun.ledger.store import ASSEMBLED, Store
 from batchrun.simulator.child import child
 from batchrun.worker import Worker
 from batchrun.writer.dataset import Dataset, write_whole

@@ -21,7 +21,8 @@ from batchrun.execution.resume import OpenRun, take_up
 from batchrun.job.options import RunOptions
 from batchrun.job.places import Places, places_of
 from batchrun.job.settings import Job
-from batchrun.ledger.store import Store, open_store, reading
+from batchrun.ledger.opening import open_store, reading
+from batchrun.ledger.store import Store
 from batchrun.model.record import Survey
 from batchrun.writer.dataset import is_ours
 from batchrun.writer.generation import roll_forward

@@ -13,8 +13,9 @@ from batchrun.execution.parts import OpenPart
 from batchrun.job.options import RunOptions
 from batchrun.job.places import Places
 from batchrun.job.settings import Job
+from batchrun.ledger.opening import reading
 from batchrun.ledger.records import PartRecord, SettledRow
-from batchrun.ledger.store import Store, reading
+from batchrun.ledger.store import Store
 from batchrun.model.attempt import Tries
 from batchrun.writer.dataset import Dataset
 from batchrun.writer.part import PartWriter

@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from batchrun.errors import JobError, OutputError
+from batchrun.errors import OutputError
 from batchrun.events import TOTAL_NAMES, Totals
 from batchrun.ledger.records import Entry, PartRecord, SettledRow, Tallies
 from batchrun.model.attempt import PASSING_ERRORS, Tries
@@ -28,8 +28,8 @@ ASSEMBLED = "assembled"
 _ADVICE: Mapping[type[sqlite3.Error], str] = {
     sqlite3.DatabaseError: "; it is damaged: put a good copy in its place, or start over with --fresh"
 }
-_APPLICATION_ID = 0x62726C67  # "brlg"
-_SCHEMA = f"""
+APPLICATION_ID = 0x62726C67  # "brlg"
+SCHEMA = f"""
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE outcome (
     row INTEGER PRIMARY KEY, status TEXT NOT NULL, error_class TEXT, unpriced INTEGER NOT NULL, packed BLOB NOT NULL
@@ -42,7 +42,7 @@ CREATE TABLE reopened (
 );
 CREATE TABLE totals ({", ".join(f"{name} INTEGER NOT NULL DEFAULT 0" for name in TOTAL_NAMES)});
 INSERT INTO totals DEFAULT VALUES;
-PRAGMA application_id = {_APPLICATION_ID};
+PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {SCHEMA_VERSION};
 """
 _ADD_TOTALS = f"UPDATE totals SET {', '.join(f'{name} = {name} + ?' for name in TOTAL_NAMES)}"  # noqa: S608
@@ -52,7 +52,7 @@ class Store:
     """One connection to the tables; used by one thread at a time."""
 
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
-        """Use `open_store` or `reading` instead."""
+        """Use `open_store` or `reading` of `ledger.opening` instead."""
         self.path = path
         self._connection = connection
 
@@ -255,52 +255,6 @@ class Store:
         )
         for (packed,) in found:
             yield unpack(packed)
-
-
-def open_store(path: Path) -> Store:
-    """Open or make the ledger at `path`; its folder must be there.
-
-    Raises OutputError when the file can't be written or is damaged, JobError when a newer batchrun made it.
-    """
-    try:
-        connection = _connect(path)
-        marked = connection.execute("PRAGMA application_id").fetchone()[0]
-        version = connection.execute("PRAGMA user_version").fetchone()[0]
-        if version and marked != _APPLICATION_ID:
-            raise sqlite3.DatabaseError("it is no ledger")
-        if version > SCHEMA_VERSION:
-            connection.close()
-            raise JobError(
-                f"{path}: written by a newer batchrun (schema {version}, this one knows {SCHEMA_VERSION}); "
-                "use that version, or --fresh"
-            )
-        if version and (found := connection.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
-            raise sqlite3.DatabaseError(found)
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")
-        if version == 0:
-            connection.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT;")
-    except sqlite3.Error as error:
-        raise unwritable(path, error) from None
-    return Store(path, connection)
-
-
-@contextlib.contextmanager
-def reading(path: Path) -> Generator[Store, None, None]:
-    """Open the ledger a second time, to read beside its writer from any thread."""
-    try:
-        connection = _connect(path)
-        connection.execute("PRAGMA query_only = 1")
-    except sqlite3.Error as error:
-        raise unwritable(path, error) from None
-    try:
-        yield Store(path, connection)
-    finally:
-        connection.close()
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    return sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
 
 
 def _outcome_values(outcome: Outcome) -> tuple[int, str, str | None, bool, bytes]:

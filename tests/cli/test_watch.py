@@ -10,7 +10,8 @@ import msgspec
 import pytest
 
 from batchrun.cli.bar import BarTeller
-from batchrun.cli.watch import PLAIN_EVERY_S, LineTeller, Teller, duration, progress_text, teller
+from batchrun.cli.watch import PLAIN_EVERY_S, LineTeller, Teller, teller
+from batchrun.cli.wording import duration, progress_text
 from batchrun.events import TOTAL_NAMES, Progress, Totals, Unwatched
 
 PROGRESS = Progress(

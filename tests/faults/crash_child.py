@@ -1,6 +1,6 @@
-"""Run the command, and end the process at once before or after the nth call of one function: a crash on the spot.
+"""Run the command, and at the nth call of one function end the process, or send it SIGTERM.
 
-python crash_child.py MODULE:QUALNAME before|after NTH WORD …
+python crash_child.py MODULE:QUALNAME before|after|sigterm NTH WORD …
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import importlib
 import os
+import signal
 import sys
 from typing import Any
 
@@ -30,6 +31,8 @@ def main() -> None:
         calls += 1
         if when == "before" and calls == int(nth):
             os._exit(CRASHED)
+        if when == "sigterm" and calls == int(nth):
+            os.kill(os.getpid(), signal.SIGTERM)
         result = wrapped(*args, **kwargs)
         if when == "after" and calls == int(nth):
             os._exit(CRASHED)

@@ -130,8 +130,8 @@ STORE = "batchrun.ledger.store:Store"
 STEPS = [
     # making the output
     ("batchrun.execution.opening:_make_folders", "after", 1),
-    ("batchrun.ledger.store:open_store", "before", 1),
-    ("batchrun.ledger.store:open_store", "after", 1),
+    ("batchrun.ledger.opening:open_store", "before", 1),
+    ("batchrun.ledger.opening:open_store", "after", 1),
     (f"{STORE}.note", "after", 1),
     (f"{STORE}.note", "before", 2),
     ("batchrun.writer.spool:Spool.__init__", "after", 1),
@@ -166,9 +166,10 @@ STEPS = [
 ]
 
 
-def crash(job: Path, step: tuple[str, str, int], *words: str) -> None:
+def disturbed(job: Path, step: tuple[str, str, int], *words: str) -> subprocess.CompletedProcess[str]:
+    """Run a job that is disturbed at one step."""
     target, when, nth = step
-    crashed = subprocess.run(
+    return subprocess.run(
         [
             sys.executable,
             str(Path(__file__).parent / "crash_child.py"),
@@ -184,6 +185,10 @@ def crash(job: Path, step: tuple[str, str, int], *words: str) -> None:
         timeout=60,
         check=False,
     )
+
+
+def crash(job: Path, step: tuple[str, str, int], *words: str) -> None:
+    crashed = disturbed(job, step, *words)
     assert crashed.returncode == CRASHED, (step, crashed.returncode, crashed.stderr)
 
 

@@ -1,0 +1,57 @@
+"""A ledger file into a store: made where there is none, checked where there is one."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Generator
+from pathlib import Path
+
+from batchrun.errors import JobError
+from batchrun.ledger.store import APPLICATION_ID, SCHEMA, SCHEMA_VERSION, Store, unwritable
+
+
+def open_store(path: Path) -> Store:
+    """Open or make the ledger at `path`; its folder must be there.
+
+    Raises OutputError when the file can't be written or is damaged, JobError when a newer batchrun made it.
+    """
+    try:
+        connection = _connect(path)
+        marked = connection.execute("PRAGMA application_id").fetchone()[0]
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        if version and marked != APPLICATION_ID:
+            raise sqlite3.DatabaseError("it is no ledger")
+        if version > SCHEMA_VERSION:
+            connection.close()
+            raise JobError(
+                f"{path}: written by a newer batchrun (schema {version}, this one knows {SCHEMA_VERSION}); "
+                "use that version, or --fresh"
+            )
+        if version and (found := connection.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
+            raise sqlite3.DatabaseError(found)
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        if version == 0:
+            connection.executescript(f"BEGIN IMMEDIATE; {SCHEMA} COMMIT;")
+    except sqlite3.Error as error:
+        raise unwritable(path, error) from None
+    return Store(path, connection)
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Generator[Store, None, None]:
+    """Open the ledger a second time, to read beside its writer from any thread."""
+    try:
+        connection = _connect(path)
+        connection.execute("PRAGMA query_only = 1")
+    except sqlite3.Error as error:
+        raise unwritable(path, error) from None
+    try:
+        yield Store(path, connection)
+    finally:
+        connection.close()
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
