@@ -1,7 +1,7 @@
 """The tables of the job file as types: names, ranges and defaults, and the JSON Schema that follows from them.
 
-Sizes end in their unit; the meaning of each key is SPEC.md, section 2. A key that this version does not act on
-is not here, so that the job file can't ask for what would not be done.
+Sizes end in their unit; the meaning of each key is SPEC.md, section 2. What this version does not offer can't be asked
+for: its key is not here, or takes only the value that says so.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from batchrun.prompt.prompter import PromptSettings
 SIMULATOR = "simulator"
 """The base_url that stands for the embedded endpoint."""
 
+NotYet = Annotated[Literal[False], Meta(description="not offered yet")]
 Positive = Annotated[float, Meta(gt=0)]
 Count = Annotated[int, Meta(ge=1)]
 Share = Annotated[float, Meta(ge=0, le=1)]
@@ -43,7 +44,7 @@ class EndpointSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     auth_header: Annotated[str, Meta(min_length=1)] = "Authorization"
     headers: dict[str, str] = {}
     query: dict[str, str] = {}
-    stream: Annotated[Literal[False], Meta(description="streaming is not offered yet")] = False
+    stream: NotYet = False
     timeout_s: Annotated[Positive, Meta(description="for one attempt, from its slot")] = 900.0
     keep_raw: Annotated[bool, Meta(description="keep the reply body in column response_json")] = False
     transport: Literal["auto", "session"] = "auto"
@@ -53,6 +54,7 @@ class LimitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """[limits]: how much at once, how often, how long."""
 
     concurrency: Annotated[Count, Meta(le=100_000, description="the most attempts in flight")] = 200
+    adaptive: NotYet = False
     requests_per_minute: Positive | None = None
     max_attempts: Annotated[Count, Meta(description="for one row, 429s not counted")] = 5
     max_ambiguous_attempts: Annotated[
@@ -66,6 +68,9 @@ class LimitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         Meta(description='a count, or a share of the rows such as "1%"'),
     ] = 0
     fail_on: tuple[FailingStatus, ...] = ("failed", "invalid", "empty")
+    breaker: NotYet = False
+    stop_early: NotYet = False
+    require_priced: NotYet = False
 
 
 class OutputSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
