@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from batchrun.errors import BatchrunError, EndpointError, ExitStatus, JobError, OutputError, OutputHeldError
+from batchrun.errors import BatchrunError, ExitStatus, JobError, OutputError, OutputHeldError
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "BatchrunError",
-    "EndpointError",
     "ExitStatus",
     "JobError",
     "OutputError",

@@ -34,12 +34,6 @@ class JobError(BatchrunError):
     status = ExitStatus.USAGE
 
 
-class EndpointError(BatchrunError):
-    """Raised when the endpoint refuses everything: key, credit, unknown model, wrong URL."""
-
-    status = ExitStatus.ENDPOINT
-
-
 class OutputHeldError(BatchrunError):
     """Raised when another run holds the output."""
 

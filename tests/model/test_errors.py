@@ -10,7 +10,6 @@ import pytest
 import batchrun
 from batchrun.errors import (
     BatchrunError,
-    EndpointError,
     ExitStatus,
     JobError,
     OutputError,
@@ -28,7 +27,7 @@ def test_exit_statuses_are_those_of_the_contract() -> None:
 
 @pytest.mark.parametrize(
     ("error", "status"),
-    [(BatchrunError, 70), (JobError, 2), (EndpointError, 3), (OutputHeldError, 6), (OutputError, 7)],
+    [(BatchrunError, 70), (JobError, 2), (OutputHeldError, 6), (OutputError, 7)],
 )
 def test_each_error_has_its_status(error: type[BatchrunError], status: int) -> None:
     assert issubclass(error, BatchrunError)
