@@ -12,6 +12,7 @@ from operator import itemgetter
 
 import msgspec
 
+from batchrun.client.breaker import Cause, Trip
 from batchrun.client.lane import Attempt, Lane
 from batchrun.client.outage import Weather
 from batchrun.errors import RecordError
@@ -140,12 +141,16 @@ class Worker:
         if isinstance(came_to, Reply):
             account = self._account(row, request, attempt, came_to.flags)
             outcome: Outcome = Completion(row=request.row, reply=came_to, account=account)
+            self._lane.breaker.answered()
             return Step(entry=Entry(row=request.row, totals=totals, outcome=outcome), weather=attempt.weather)
         wait_s, then = self._way_on(row, attempt, came_to)
         if wait_s is not None or then is Then.STOP_RUN:
             entry = Entry(row=request.row, totals=totals, tries=row.tries)
             stop = came_to.message if wait_s is None else None
             return Step(entry=entry, wait_s=wait_s, stop=stop, weather=attempt.weather)
+        if (trip := self._tripped(row, came_to)) is not None:
+            entry = Entry(row=request.row, totals=totals, tries=row.tries, reverts=trip.rows)
+            return Step(entry=entry, stop=f"{came_to.message} ({trip.why})", weather=attempt.weather)
         account = self._account(row, request, attempt, ())
         failure = Failure(
             row=request.row,
@@ -156,6 +161,15 @@ class Worker:
             raw=came_to.raw,
         )
         return Step(entry=Entry(row=request.row, totals=totals, outcome=failure), weather=attempt.weather)
+
+    def _tripped(self, row: OpenRow, trouble: Trouble) -> Trip | None:
+        """Tell the breaker of a row that is about to fail; return what follows when it trips."""
+        if trouble.error_class == "rejected":
+            cause = Cause(http_status=trouble.http_status, code=trouble.code)
+            return self._lane.breaker.rejected(row.row, cause)
+        if trouble.error_class == "context_overflow":  # the endpoint answers: it is the row that is too long
+            self._lane.breaker.answered()
+        return None
 
     def _way_on(self, row: OpenRow, attempt: Attempt, trouble: Trouble) -> tuple[float | None, Then]:
         """Return the wait before the next try, or None and what happens instead."""

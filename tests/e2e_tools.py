@@ -69,13 +69,15 @@ def prompts(count: int) -> list[dict[str, object]]:
     return [{"id": number, "prompt": f"say {number}"} for number in range(count)]
 
 
-def batchrun(*words: str | Path, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+def batchrun(
+    *words: str | Path, env: Mapping[str, str] | None = None, patience_s: float = PATIENCE_S
+) -> subprocess.CompletedProcess[str]:
     """Run the command to its end."""
     return subprocess.run(
         [*COMMAND, *map(str, words)],
         capture_output=True,
         text=True,
-        timeout=PATIENCE_S,
+        timeout=patience_s,
         env={**os.environ, **(env or {})},
         check=False,
     )

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from batchrun.client.body import UnusableReplyError
+from batchrun.client.breaker import Breaker
 from batchrun.client.hints import wait_hint_s
 from batchrun.client.limiter import Gate
 from batchrun.client.outage import OUTAGE_ERRORS, Outage, Weather
@@ -48,6 +49,7 @@ class Lane:
         retries: RetryPolicy,
         clock: Callable[[], float],
         outage: Outage | None = None,
+        breaker: Breaker | None = None,
         most_pause_s: float = 300.0,
         secrets: tuple[str, ...] = (),
         key_source: str | None = None,
@@ -58,6 +60,7 @@ class Lane:
         """
         self.gate = gate
         self.retries = retries
+        self.breaker = breaker or Breaker()
         self._transport = transport
         self._replies = replies
         self._clock = clock
@@ -220,6 +223,7 @@ async def open_lane(
             retries=RetryPolicy(limits),
             clock=clock,
             outage=Outage(max_outage_s=limits.max_outage_s, clock=clock),
+            breaker=Breaker(enabled=limits.breaker),
             most_pause_s=limits.max_pause_s,
             secrets=(key,) if key else (),
             key_source=source,

@@ -64,6 +64,7 @@ class Flow:
         self._backlog = Backlog(most_waiting=4 * limits.concurrency + 1000)
         self._parts = OpenParts(run.open_parts, rows_per_part=run.layout.rows_per_part)
         self._ready: asyncio.Queue[OpenPart | None] = asyncio.Queue(len(run.open_parts) + 1)
+        self._suspected: list[OpenPart] = []
         self._inner: list[asyncio.Task[None]] = []
         self._endings: list[Ending] = []
         self._sealed = asyncio.Event()
@@ -99,6 +100,8 @@ class Flow:
                     self._inner.append(inner.create_task(self._work(), name=f"worker {number}"))
             if self._failure is None:
                 await self._ledger.ask(_nothing)
+            if not self._lane.breaker.has_tripped:
+                self._announce_suspected(all_settled=True)
             self._ready.put_nowait(None)
             await self._sealed.wait()
             self._ended.set()
@@ -164,6 +167,8 @@ class Flow:
                 continue
             self._put(step.entry)
             self._note_weather(step.weather)
+            if self._suspected:
+                self._announce_suspected()
             if step.stop is not None:
                 self.drain(Ending(status=ExitStatus.ENDPOINT, reason=step.stop))
             elif step.wait_s is not None:
@@ -192,8 +197,22 @@ class Flow:
                 self._announce(self._parts.settled(entry.row))
 
     def _announce(self, part: OpenPart | None) -> None:
-        if part is not None:
+        """Have a part written, later when the breaker may still take a failure of its rows back."""
+        if part is None:
+            return
+        if self._lane.breaker.suspects(part.rows):
+            self._suspected.append(part)
+        else:
             self._ready.put_nowait(part)
+
+    def _announce_suspected(self, *, all_settled: bool = False) -> None:
+        """Have the parts written that waited for the breaker; all of them once nothing is left that could trip it."""
+        waited, self._suspected = self._suspected, []
+        for part in waited:
+            if all_settled:
+                self._ready.put_nowait(part)
+            else:
+                self._announce(part)
 
     async def _seal(self) -> None:
         """Write parts as they get ready; the file of a part changes between two commits of the ledger."""

@@ -31,6 +31,7 @@ class Pulse:
     def add(self, entry: Entry) -> None:
         """Count one committed entry."""
         self._totals = self._totals.plus(entry.totals)
+        self._by_status["failed"] -= len(entry.reverts)
         if entry.outcome is not None:
             self._by_status[entry.outcome.status] += 1
 

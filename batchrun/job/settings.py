@@ -68,7 +68,7 @@ class LimitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         Meta(description='a count, or a share of the rows such as "1%"'),
     ] = 0
     fail_on: tuple[FailingStatus, ...] = ("failed", "invalid", "empty")
-    breaker: NotYet = False
+    breaker: Annotated[bool, Meta(description="rows that all fail alike end the run instead of failing")] = True
     stop_early: NotYet = False
     require_priced: NotYet = False
 

@@ -14,7 +14,8 @@ from batchrun.model.outcome import Outcome
 class Entry(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What one attempt adds to the ledger: its totals, and either the row's outcome or its tries so far.
 
-    `holds_slot` says that a slot is to be given back once the entry is durable.
+    `holds_slot` says that a slot is to be given back once the entry is durable. `reverts` are rows settled before, as
+    failed, that are pending again in the same transaction.
     """
 
     row: int
@@ -22,6 +23,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     outcome: Outcome | None = None
     tries: Tries | None = None
     holds_slot: bool = True
+    reverts: tuple[int, ...] = ()
 
 
 class Tallies(msgspec.Struct, frozen=True, kw_only=True):

@@ -94,12 +94,14 @@ class Store:
             raise unwritable(self.path, error) from None
 
     def commit(self, entries: Sequence[Entry]) -> None:
-        """Add entries in one transaction."""
+        """Add entries in one transaction, and take back what they revert."""
         totals = Totals()
         outcomes: list[tuple[int, str, str | None, bool, bytes]] = []
         tries: list[tuple[int, bytes]] = []
+        reverted: list[int] = []
         for entry in entries:
             totals = totals.plus(entry.totals)
+            reverted.extend(entry.reverts)
             if entry.tries is not None:
                 tries.append((entry.row, msgspec.msgpack.encode(entry.tries)))
             if entry.outcome is not None:
@@ -107,6 +109,7 @@ class Store:
         with self.changing():
             self._connection.executemany("INSERT INTO outcome VALUES (?, ?, ?, ?, ?)", outcomes)
             self._connection.executemany("INSERT OR REPLACE INTO tries VALUES (?, ?)", tries)
+            self._forget("row", reverted)
             self._connection.execute(_ADD_TOTALS, msgspec.structs.astuple(totals))
 
     def begin_anew(self) -> None:
@@ -209,7 +212,9 @@ class Store:
         """Make open rows with one of these statuses pending again; return how many."""
         return self._forget("status", statuses)
 
-    def _forget(self, column: str, values: Sequence[str]) -> int:
+    def _forget(self, column: str, values: Sequence[str | int]) -> int:
+        if not values:
+            return 0
         chosen = f"outcome WHERE {column} IN ({', '.join('?' for _ in values)})"
         found = self._rows(f"SELECT packed FROM {chosen}", tuple(values))  # noqa: S608 - our own names
         self._take_along((outcome.row, outcome.account.tries()) for outcome in (unpack(packed) for (packed,) in found))

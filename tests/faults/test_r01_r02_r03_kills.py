@@ -107,7 +107,7 @@ def drill(folder: Path, *, kills: int, rows: int, seed: int, longest_s: float) -
             parts = check_published(folder / "out", read)
             assert parts >= most_parts, "a published part went away"
             most_parts = parts
-        ended = batchrun("run", job)
+        ended = batchrun("run", job, patience_s=1200)
         assert ended.returncode == 0, ended.stderr
         stats = served.stats()
     check_published(folder / "out")

@@ -1,0 +1,72 @@
+"""When rows that fail alike are one systemic failure and not so many bad rows: PROTOCOL.md 2.2, #24. Pure.
+
+The rows of the streak that may still trip the breaker are suspects: their failures are recorded like any other, so that
+a crash loses none, but their parts wait, so that tripping can take them back in one transaction of the ledger.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+FIRST_ROWS = 20
+ROWS_IN_A_ROW = 50
+
+
+class Cause(msgspec.Struct, frozen=True, kw_only=True):
+    """What makes two rejections alike."""
+
+    http_status: int | None
+    code: str | None
+
+
+class Trip(msgspec.Struct, frozen=True, kw_only=True):
+    """The breaker has tripped: the row just finished stays pending, and so are `rows`, settled before it, again."""
+
+    rows: tuple[int, ...]
+    why: str
+
+
+class Breaker:
+    """Watches the finished rows of one lane: the first 20, or any 50 in a row, rejected alike are too many."""
+
+    def __init__(self, *, enabled: bool = True) -> None:
+        """Start with no row finished; never trip unless `enabled`."""
+        self._enabled = enabled
+        self._cause: Cause | None = None
+        self._streak: list[int] = []
+        self._only_this_cause = True
+        self._tripped_by: Cause | None = None
+
+    @property
+    def has_tripped(self) -> bool:
+        """Say whether the run is to end for it."""
+        return self._tripped_by is not None
+
+    def answered(self) -> None:
+        """Take note of a finished row that is no rejection: the endpoint does answer this job."""
+        self._only_this_cause = False
+        self._cause = None
+        self._streak.clear()
+
+    def rejected(self, row: int, cause: Cause) -> Trip | None:
+        """Take note of a row that failed as `rejected`; return what follows when that is one too many."""
+        if not self._enabled:
+            return None
+        if self._tripped_by is not None:  # in flight when it tripped: they stay pending too
+            return Trip(rows=(), why=self._why()) if cause == self._tripped_by else None
+        if cause != self._cause:
+            self._only_this_cause = self._only_this_cause and self._cause is None
+            self._cause, self._streak = cause, []
+        self._streak.append(row)
+        if len(self._streak) < (FIRST_ROWS if self._only_this_cause else ROWS_IN_A_ROW):
+            return None
+        self._tripped_by = cause
+        return Trip(rows=tuple(self._streak[:-1]), why=self._why())
+
+    def suspects(self, rows: range) -> bool:
+        """Say whether a failure among `rows` may still be taken back, or was."""
+        return any(row in rows for row in self._streak)
+
+    def _why(self) -> str:
+        which = f"the first {FIRST_ROWS} rows" if self._only_this_cause else f"{ROWS_IN_A_ROW} rows in a row"
+        return f"systemic failure: {which} failed alike and stay pending; see limits.breaker"
