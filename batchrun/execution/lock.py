@@ -43,6 +43,26 @@ def held(path: Path) -> Generator[None, None, None]:
         os.close(descriptor)
 
 
+@contextlib.contextmanager
+def parts_held(folder: Path) -> Generator[None, None, None]:
+    """Hold a folder of parts whose state, and so whose lock, lies elsewhere: another state_dir must not write there.
+
+    Raises OutputHeldError when another run holds it. A disk that knows no locks is left to the state's lock alone.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with contextlib.suppress(OSError):
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise OutputHeldError(
+                    f"another run, with another output.state_dir, holds this output: {folder}"
+                ) from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def refuse_remote_disk(path: Path, mounts: str = "/proc/self/mounts") -> None:
     """Raise JobError where `path` would lie on a network file system, which keeps no promise of flock and WAL."""
     try:

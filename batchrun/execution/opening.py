@@ -16,7 +16,7 @@ from batchrun.events import Watcher
 from batchrun.execution.descriptors import ensure_descriptors
 from batchrun.execution.examine import Examined, examine
 from batchrun.execution.identity import difference, identity_of
-from batchrun.execution.lock import held, refuse_remote_disk
+from batchrun.execution.lock import held, parts_held, refuse_remote_disk
 from batchrun.execution.resume import OpenRun, take_up
 from batchrun.job.options import RunOptions
 from batchrun.job.places import Places, places_of
@@ -47,12 +47,18 @@ def open_run(job: Job, options: RunOptions, watcher: Watcher) -> Generator[OpenR
             roll_forward(standing)
         places = standing.next_generation() if options.fresh else standing
         store = _open_store(stack, places) if places.ledger.exists() else None
+        parts_were_there = _is_there(standing.parts)
+        if standing.is_apart and parts_were_there:
+            stack.enter_context(parts_held(standing.parts))
         examined = examine(job, places, known=_known_survey(store))
         rows = examined.survey.rows if options.limit is None else min(options.limit, examined.survey.rows)
         ensure_descriptors(min(job.limits.concurrency, rows))
         if store is None:
             _refuse_beginning(examined, options, standing)
-            _make_folders(places)
+        _make_folders(places)  # a folder of parts that was taken away is made again
+        if standing.is_apart and not parts_were_there:
+            stack.enter_context(parts_held(standing.parts))
+        if store is None:
             if not was_there:
                 stack.enter_context(held(standing.lock))  # another run may have come before: it is found by its ledger
             store = _open_store(stack, places)

@@ -55,6 +55,11 @@ class Places(msgspec.Struct, frozen=True, kw_only=True):
         """The folder of carried columns of parts that are not written yet."""
         return self.state / "spool"
 
+    @property
+    def is_apart(self) -> bool:
+        """Whether parts and state lie in different places (output.state_dir)."""
+        return not self.parts.is_relative_to(self.home) and not self.home.is_relative_to(self.parts)
+
     def part(self, number: int) -> Path:
         """Return the final path of a part."""
         return self.parts / f"part-{number:06d}.parquet"
@@ -62,8 +67,7 @@ class Places(msgspec.Struct, frozen=True, kw_only=True):
     def next_generation(self) -> Places:
         """Return the paths that `--fresh` works in; its parts lie on the disk of the standing ones."""
         state = self.home / "next"
-        apart = not self.parts.is_relative_to(self.home) and not self.home.is_relative_to(self.parts)
-        parts = self.parts / "_next" if apart else state / "parts"
+        parts = self.parts / "_next" if self.is_apart else state / "parts"
         return msgspec.structs.replace(self, parts=parts, state=state)
 
 

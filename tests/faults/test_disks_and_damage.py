@@ -12,7 +12,18 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from e2e_tools import COMMAND, batchrun, endpoint, job_file, prompts, summary_of, table_of, write_rows
+from e2e_tools import (
+    COMMAND,
+    batchrun,
+    endpoint,
+    job_file,
+    prompts,
+    start,
+    summary_of,
+    table_of,
+    wait_for,
+    write_rows,
+)
 from test_r01_r02_r03_kills import check_end, crash
 
 CONCURRENCY = 16
@@ -223,3 +234,28 @@ def test_two_outputs_side_by_side_do_not_disturb_each_other(tmp_path: Path) -> N
     for name in ("a", "b"):
         check_end(tmp_path / name, 100)
         assert table_of(tmp_path / name).num_rows == 100
+
+
+def test_r39_two_state_dirs_do_not_share_one_output(tmp_path: Path) -> None:
+    """The folder of parts is held too: the second run exits 6 while the first goes on, and 2 once it has ended."""
+    write_rows(tmp_path, prompts(500))
+    with endpoint("latency_ms=60") as served:
+        job = job_file(tmp_path, endpoint={"base_url": served.base_url}, output={"state_dir": "one"})
+        run = start(job)
+        wait_for(lambda: served.stats()["requests"] > 0, run)
+        other = ("--set", "output.state_dir=two")
+        assert_told_once(batchrun("run", job, *other), 6, "another run")
+        assert run.wait(timeout=60) == 0
+        run.communicate()
+        assert_told_once(batchrun("run", job, *other), 2, "no run recorded")
+        assert served.stats()["requests"] == 500
+
+
+def test_an_output_folder_that_was_taken_away_is_filled_again(tmp_path: Path) -> None:
+    write_rows(tmp_path, prompts(20))
+    job = job_file(tmp_path, output={"state_dir": "state"})
+    assert batchrun("run", job).returncode == 0
+    shutil.rmtree(tmp_path / "out")
+    ended = batchrun("run", job)
+    assert ended.returncode == 0, ended.stderr
+    check_end(tmp_path / "out", 20)
