@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
 import hashlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import time
 import tomllib
 import urllib.request
@@ -69,18 +73,99 @@ def prompts(count: int) -> list[dict[str, object]]:
     return [{"id": number, "prompt": f"say {number}"} for number in range(count)]
 
 
+class Forked:
+    """A command in a process of its own, forked by the command server."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._lines = connection.makefile("rb", buffering=0)
+        self._connection = connection
+        self.pid = int(self._lines.readline())
+        self.returncode: int | None = None
+
+    def wait(self, timeout: float = PATIENCE_S) -> int:
+        if self.returncode is None:
+            self._connection.settimeout(timeout)
+            self.returncode = int(self._lines.readline())
+            self._lines.close()
+            self._connection.close()
+        return self.returncode
+
+    def terminate(self) -> None:
+        self._signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self._signal(signal.SIGKILL)
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self.returncode is None:
+            with contextlib.suppress(ProcessLookupError):  # it ended by itself; `wait` says how
+                os.kill(self.pid, number)
+
+
+class CommandServer:
+    """`command_server.py` as this process's child; it ends when this process lets go of it."""
+
+    def __init__(self) -> None:
+        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, str(Path(__file__).parent / "command_server.py"), str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},  # a process with threads is not to be forked
+            )
+
+    def close(self) -> None:
+        self._control.close()
+        self._process.wait(timeout=PATIENCE_S)
+
+    def fork(
+        self,
+        words: Sequence[str | Path],
+        *,
+        stdout: int,
+        stderr: int,
+        env: Mapping[str, str] | None = None,
+        step: tuple[str, str, int] | None = None,
+    ) -> Forked:
+        """Start the command with these words."""
+        request = {
+            "words": [str(word) for word in words],
+            "folder": str(Path.cwd()),
+            "environment": {**os.environ, **(env or {})},
+            "step": step,
+        }
+        ours, theirs = socket.socketpair()
+        with theirs, Path(os.devnull).open("rb") as nothing:
+            socket.send_fds(
+                self._control, [json.dumps(request).encode()], [nothing.fileno(), stdout, stderr, theirs.fileno()]
+            )
+        return Forked(ours)
+
+
+@functools.cache
+def command_server() -> CommandServer:
+    server = CommandServer()
+    atexit.register(server.close)
+    return server
+
+
 def batchrun(
-    *words: str | Path, env: Mapping[str, str] | None = None, patience_s: float = PATIENCE_S
+    *words: str | Path,
+    env: Mapping[str, str] | None = None,
+    step: tuple[str, str, int] | None = None,
+    patience_s: float = PATIENCE_S,
 ) -> subprocess.CompletedProcess[str]:
-    """Run the command to its end."""
-    return subprocess.run(
-        [*COMMAND, *map(str, words)],
-        capture_output=True,
-        text=True,
-        timeout=patience_s,
-        env={**os.environ, **(env or {})},
-        check=False,
-    )
+    """Run the command to its end, in a forked process; `step` says where it is disturbed."""
+    with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
+        forked = command_server().fork(words, stdout=stdout.fileno(), stderr=stderr.fileno(), env=env, step=step)
+        try:
+            status = forked.wait(patience_s)
+        except TimeoutError:
+            forked.kill()
+            raise
+        told = [(file.seek(0), file.read().decode())[1] for file in (stdout, stderr)]
+    return subprocess.CompletedProcess(words, status, *told)
 
 
 def table_of(output: Path) -> pa.Table:
@@ -102,8 +187,13 @@ def digest_of_prompt(text: str) -> str:
 class Endpoint:
     """A `batchrun simulate` of its own process, so that its counts outlive the run that is killed."""
 
-    def __init__(self, base_url: str) -> None:
+    def __init__(self, base_url: str, process: Forked) -> None:
         self.base_url = base_url
+        self.process = process
+
+    @property
+    def port(self) -> int:
+        return int(self.base_url.split(":")[2].split("/")[0])
 
     def stats(self) -> dict[str, Any]:
         url = self.base_url.removesuffix("/v1/openai") + "/stats"
@@ -112,20 +202,21 @@ class Endpoint:
 
 
 @contextlib.contextmanager
-def endpoint(*settings: str) -> Iterator[Endpoint]:
-    process = subprocess.Popen(
-        [*COMMAND, "simulate", *(word for setting in settings for word in ("--set", setting))],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert process.stdout is not None
-        yield Endpoint(process.stdout.readline().strip().split()[-1])
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(timeout=PATIENCE_S)
-        assert process.stdout is not None
-        process.stdout.close()
+def endpoint(*settings: str, port: int = 0) -> Iterator[Endpoint]:
+    words = ["simulate", "--port", str(port), *(word for setting in settings for word in ("--set", setting))]
+    reading, writing = os.pipe()
+    with open(reading, encoding="utf-8") as told:  # noqa: PTH123 - a descriptor
+        try:
+            process = command_server().fork(words, stdout=writing, stderr=2)
+        finally:
+            os.close(writing)
+        try:
+            words = told.readline().split()
+            assert words, "the endpoint did not start"
+            yield Endpoint(words[-1], process)
+        finally:
+            process.terminate()
+            process.wait()
 
 
 def start(job: Path, *words: str) -> subprocess.Popen[str]:

@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 import pyarrow.parquet as pq
 import pytest
-from crash_child import CRASHED
+from command_server import CRASHED
 from e2e_tools import (
     Endpoint,
     batchrun,
@@ -175,23 +175,7 @@ STEPS = [
 
 def disturbed(job: Path, step: tuple[str, str, int], *words: str) -> subprocess.CompletedProcess[str]:
     """Run a job that is disturbed at one step."""
-    target, when, nth = step
-    return subprocess.run(
-        [
-            sys.executable,
-            str(Path(__file__).parent / "crash_child.py"),
-            target,
-            when,
-            str(nth),
-            "run",
-            str(job),
-            *words,
-        ],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    return batchrun("run", job, *words, step=step)
 
 
 def crash(job: Path, step: tuple[str, str, int], *words: str) -> None:
@@ -233,18 +217,21 @@ RETRY_STEPS = [
 
 @pytest.mark.parametrize("step", RETRY_STEPS, ids=lambda step: f"{step[1]} {step[0].rpartition(':')[2]} {step[2]}")
 def test_a_crash_while_a_part_is_rewritten_keeps_either_file_whole(tmp_path: Path, step: tuple[str, str, int]) -> None:
-    """Half the rows failed; --retry-failed crashes at each step; after it every row is there and right."""
+    """A quarter of the rows failed; --retry-failed crashes at each step; after it every row is there and right."""
     rows = 60
-    with endpoint("error_rate=0.4") as served:
-        job = drill_job(tmp_path, served, rows)
-        once = ("--set", "limits.max_attempts=1")
-        assert batchrun("run", job, *once).returncode == 1
-        crash(job, step, "--retry-failed", *once)
+    failed = [number for number in range(rows) if "3" in str(number)]
+    with endpoint("reject_containing='3'") as refusing:
+        port = refusing.port
+        job = drill_job(tmp_path, refusing, rows)
+        assert batchrun("run", job).returncode == 1
+    with endpoint(port=port) as served:
+        crash(job, step, "--retry-failed")
         for path in (tmp_path / "out").glob("*.parquet"):
             assert pq.read_metadata(path).num_rows in {50, 10}
-        ended = batchrun("run", job, "--retry-failed", "--set", "limits.max_attempts=30")
+        ended = batchrun("run", job, "--retry-failed")
         assert ended.returncode == 0, ended.stderr
         stats = served.stats()
     check_end(tmp_path / "out", rows)
+    assert stats["prompts"] == len(failed)
     assert stats["paid_twice"] <= CONCURRENCY
     assert summary_of(tmp_path / "out")["by_status"] == {"ok": rows}
