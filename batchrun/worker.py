@@ -175,7 +175,7 @@ class Worker:
         """Return the wait before the next try, or None and what happens instead."""
         if trouble.then is not Then.RETRY:
             return None, trouble.then
-        if attempt.excused:  # an outage is not the row's fault: neither its tries nor its time are spent
+        if attempt.excused:  # it is not the row's fault: neither its tries nor its time are spent
             row.began = None
             return 0.0, Then.RETRY
         elapsed_s = self._clock() - (row.began or 0.0)

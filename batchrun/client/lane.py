@@ -21,13 +21,16 @@ from batchrun.client.verdict import MOST_CODE_CHARS, Ruling, facts_of, judge, ma
 from batchrun.job.settings import Job
 from batchrun.model.attempt import Exchange, Reply, Spends, Then, Trouble
 
+SHORTAGE_S = 60.0
+"""How long the lane makes do with the connections it has, before it tries whether this machine can open more."""
 _STATUS = re.compile("[3-5][0-9]{2}")
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     """What one attempt came to; `latency_ms` is from its slot to its end.
 
-    `excused` says that it failed in an outage of the endpoint, which spends none of its row's budgets.
+    `excused` says that it failed in an outage of the endpoint or for want of a connection on this machine, neither of
+    which spends its row's budgets.
     """
 
     came_to: Reply | Trouble
@@ -69,34 +72,54 @@ class Lane:
         self._key_source = key_source
         self._outage = outage or Outage(max_outage_s=900.0, clock=clock)
         self._succeeded = False
+        self._exchanging = 0
+        self._crowded = False
 
     async def attempt(self, body: bytes) -> Attempt:
         """Make one exchange, whose slot the caller holds, and judge it."""
         began = self._clock()
         status: int | None = None
+        short = False
+        self._exchanging += 1
         try:
             exchange = await self._transport.exchange(body)
         except ExchangeError as error:
             came_to: Reply | Trouble = self._cut(error)
+            short = error.phase == "shortage"
         else:
             status = exchange.status
             came_to = self._judged(self._without_secrets(exchange))
+        finally:
+            self._exchanging -= 1
         latency_ms = (self._clock() - began) * 1000
         if isinstance(came_to, Reply):
             self._succeeded = True
         elif came_to.spends is Spends.THROTTLE and came_to.hint_s is not None and came_to.then is Then.RETRY:
             self.gate.pause(came_to.hint_s)
-        weather = self._weather(came_to)
+        weather = self._short(came_to) if short else self._weather(came_to)
         if weather is Weather.TOO_LONG and isinstance(came_to, Trouble):
-            message = f"the endpoint has been failing for longer than max_outage_s, last with: {came_to.message}"
+            what = "the endpoint has been failing" if came_to.sent else "no connection could be opened"
+            message = f"{what} for longer than max_outage_s, last with: {came_to.message}"
             came_to = msgspec.structs.replace(came_to, then=Then.STOP_RUN, message=message)
         return Attempt(
             came_to=came_to,
             http_status=status,
             latency_ms=latency_ms,
             weather=weather,
-            excused=self._outage.is_on,
+            excused=short or self._outage.is_on,
         )
+
+    def _short(self, came_to: Reply | Trouble) -> Weather:
+        """Admit no more attempts than there are connections; where there is none, that is an outage like others."""
+        weather = Weather.FAIR
+        if self._exchanging:
+            self.gate.fit(self._exchanging, for_s=SHORTAGE_S)
+        else:
+            weather = self._weather(came_to)
+        if weather is Weather.FAIR and not self._crowded:
+            self._crowded = True
+            return Weather.CROWDED
+        return weather
 
     def _weather(self, came_to: Reply | Trouble) -> Weather:
         """Take note of what an exchange says about the endpoint; during an outage only one probe at a time goes."""

@@ -39,6 +39,9 @@ class Gate:
         self._loop = asyncio.get_running_loop()
         self._slots = slots
         self._most = slots
+        self._fitting = slots
+        self._lifting: asyncio.TimerHandle | None = None
+        self._limit = slots
         self._in_flight = 0
         self._limiter: AsyncLimiter | None = None
         if requests_per_minute is not None:
@@ -63,7 +66,7 @@ class Gate:
     async def enter(self) -> bool:
         """Wait for a turn, then take a slot; False when the gate was closed instead."""
         if (
-            self._in_flight < self._most
+            self._in_flight < self._limit
             and not self._queued
             and self._limiter is None
             and not self._closed
@@ -81,7 +84,7 @@ class Gate:
     async def _enter_as_head(self) -> bool:
         rated = self._limiter is None
         while not self._closed:
-            if self._in_flight >= self._most:
+            if self._in_flight >= self._limit:
                 await self._change()
             elif self.paused_s:
                 await self._change(at_most_s=self.paused_s)
@@ -128,10 +131,25 @@ class Gate:
     def narrow(self, slots: int) -> None:
         """Let at most `slots` be taken from now on; those that are taken come back when they do."""
         self._most = min(slots, self._slots)
+        self._limit = min(self._most, self._fitting)
 
     def widen(self) -> None:
-        """Let all slots be taken again."""
+        """Take a narrowing back."""
         self._most = self._slots
+        self._limit = min(self._most, self._fitting)
+        self._wake()
+
+    def fit(self, slots: int, *, for_s: float) -> None:
+        """Let at most `slots` be taken for `for_s` seconds from the first fitting on, narrowed or not."""
+        self._fitting = min(slots, self._slots)
+        self._limit = min(self._most, self._fitting)
+        if self._lifting is None:
+            self._lifting = self._loop.call_later(for_s, self._lift)
+
+    def _lift(self) -> None:
+        self._lifting = None
+        self._fitting = self._slots
+        self._limit = self._most
         self._wake()
 
     def pause(self, wait_s: float) -> None:

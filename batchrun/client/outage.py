@@ -19,6 +19,7 @@ class Weather(Enum):
     GOES_ON = "the outage goes on"
     TOO_LONG = "the outage is longer than the job allows"
     ENDS = "the outage ends"
+    CROWDED = "this machine can open no more connections, the run goes on with those it has; `ulimit -n` may be too low"
 
 
 class Outage:

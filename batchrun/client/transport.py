@@ -2,20 +2,24 @@
 
 The settings answer measured traps (TRAPS.md): no total timeout of aiohttp's own, because ours counts from the
 slot (A1); a pool as large as the slots (A2); TCP keepalive on every socket (A6); idle connections dropped before
-common servers drop them (A4); no redirects, which would turn a POST into a GET (A14); exceptions translated
-`from None`, because theirs can carry the key (A7); a message for every one, because theirs may be empty (A9); bodies
-as streams, because large ones would block the loop (A15).
+servers drop them (A4), after 0.75 s because some do after 1 s: a reconnect costs one handshake after a gap, a reused
+connection that the server closes costs an attempt that may be billed; no redirects, which would turn a POST into a
+GET (A14); exceptions translated `from None`, because theirs can carry the key (A7); a message for every one, because
+theirs may be empty (A9); bodies as streams, because large ones would block the loop (A15). Connections never take the
+last open files of the process, which the ledger and the parts need.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import io
 import os
+import resource
 import socket
 import ssl
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Literal, Protocol
 from urllib.request import getproxies, proxy_bypass
 
@@ -26,17 +30,23 @@ from yarl import URL
 from batchrun.model.attempt import Exchange
 
 CONNECT_S = 30.0
-IDLE_S = 4.0
+IDLE_S = 0.75
 MOST_BODY_BYTES = 64 * 1024 * 1024
 KEEPALIVE_IDLE_S, KEEPALIVE_INTERVAL_S, KEEPALIVE_PROBES = 45, 15, 4
+SPARE_FILES = 16
+"""Open files of the process that are left to all but connections."""
+SHORTAGES = frozenset([errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL])
+"""Errors of a connection that this machine could not even begin: it has no files, memory or ports left."""
 
-Phase = Literal["dns", "connect", "tls", "timeout", "disconnected", "too_large"]
+Phase = Literal["shortage", "dns", "connect", "tls", "timeout", "disconnected", "too_large"]
+_AddressInfo = tuple[int, int, int, str, tuple[str, int] | tuple[str, int, int, int]]
 
 
 class ExchangeError(Exception):
     """Raised when an exchange brought no whole HTTP reply.
 
-    `phase` says where it ended; `sent` is false when the request can't have reached the server.
+    `phase` says where it ended, `shortage` that this machine could open no connection; `sent` is false when the
+    request can't have reached the server.
     """
 
     def __init__(self, phase: Phase, message: str, *, sent: bool) -> None:
@@ -119,7 +129,8 @@ class SessionTransport:
                 text = "can't connect: the server closed the TLS handshake"
             case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientConnectorSSLError():
                 phase, text = "tls", _tls_message(error)
-            case aiohttp.ClientConnectorError():
+            case aiohttp.ClientConnectorError(os_error=OSError(errno=number)):
+                phase = "shortage" if number in SHORTAGES else phase
                 text = f"can't connect: {_os_message(error.os_error)}"
             case _:
                 text = f"can't connect: {type(error).__name__}"
@@ -160,21 +171,28 @@ def _tls_message(error: aiohttp.ClientConnectorCertificateError | aiohttp.Client
     return f"TLS failed: {reason}"
 
 
-def _keepalive_socket(
-    info: tuple[int, int, int, str, tuple[str, int] | tuple[str, int, int, int]],
-) -> socket.socket:
-    """Make a non-blocking socket whose silent death the kernel notices in about two minutes."""
-    made = socket.socket(info[0], info[1], info[2])
-    made.setblocking(False)  # noqa: FBT003 - the name of the standard library
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for option, value in (
-        ("TCP_KEEPIDLE", KEEPALIVE_IDLE_S),
-        ("TCP_KEEPINTVL", KEEPALIVE_INTERVAL_S),
-        ("TCP_KEEPCNT", KEEPALIVE_PROBES),
-    ):
-        if hasattr(socket, option):
-            made.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
-    return made
+def _socket_factory() -> Callable[[_AddressInfo], socket.socket]:
+    """Return what makes sockets; numbers go up from 0, so the number of one says how many files are left."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    def make(info: _AddressInfo) -> socket.socket:
+        """Make a non-blocking socket whose silent death the kernel notices in about two minutes."""
+        made = socket.socket(info[0], info[1], info[2])
+        if soft != resource.RLIM_INFINITY and made.fileno() >= soft - SPARE_FILES:
+            made.close()
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        made.setblocking(False)  # noqa: FBT003 - the name of the standard library
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in (
+            ("TCP_KEEPIDLE", KEEPALIVE_IDLE_S),
+            ("TCP_KEEPINTVL", KEEPALIVE_INTERVAL_S),
+            ("TCP_KEEPCNT", KEEPALIVE_PROBES),
+        ):
+            if hasattr(socket, option):
+                made.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+        return made
+
+    return make
 
 
 def _env_proxy(url: URL) -> str | None:
@@ -202,7 +220,7 @@ async def open_transport(
         limit=concurrency + 8,
         ttl_dns_cache=300,
         keepalive_timeout=IDLE_S,
-        socket_factory=_keepalive_socket,
+        socket_factory=_socket_factory(),
         ssl=ssl.create_default_context() if base_url.startswith("https:") else True,
     )
     async with aiohttp.ClientSession(

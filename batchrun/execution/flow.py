@@ -177,7 +177,7 @@ class Flow:
                 self._backlog.settled()
 
     def _note_weather(self, weather: Weather) -> None:
-        if weather in {Weather.BEGINS, Weather.ENDS}:
+        if weather in {Weather.BEGINS, Weather.ENDS, Weather.CROWDED}:
             self._watcher.noted(weather.value, in_flight=self._lane.gate.in_flight)
 
     def _put(self, entry: Entry) -> None:
