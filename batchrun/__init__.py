@@ -58,7 +58,7 @@ def run(
     """Run a job, or go on with it: only rows that are not settled are sent; blocks until the run has ended.
 
     `environ` is where the variable named by endpoint.api_key_env is looked up; default: the process environment.
-    `watcher` is told how the run goes. Must not be called from inside a running event loop.
+    `watcher` is told how the run goes, until it raises. Must not be called from inside a running event loop.
 
     Returns the summary, which also stands in the output as `summary.json`; its `exit_status` tells how the run
     ended (SPEC.md, section 4). Raises JobError when job, input or options are wrong and nothing was sent, and

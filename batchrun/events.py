@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import logging
+from collections.abc import Generator, Mapping, Sequence
 from typing import Literal, Protocol
 
 import msgspec
@@ -127,3 +129,29 @@ class Unwatched:
 
     def noted(self, event: str, **facts: str | float | None) -> None:
         """Ignore it."""
+
+
+class Bystander:
+    """Passes on to a Watcher until that raises for the first time: who looks on can't end a run."""
+
+    def __init__(self, watcher: Watcher) -> None:
+        """Pass on to `watcher`."""
+        self._watcher = watcher
+
+    def progressed(self, progress: Progress) -> None:
+        """Pass it on."""
+        with self._borne():
+            self._watcher.progressed(progress)
+
+    def noted(self, event: str, **facts: str | float | None) -> None:
+        """Pass it on."""
+        with self._borne():
+            self._watcher.noted(event, **facts)
+
+    @contextlib.contextmanager
+    def _borne(self) -> Generator[None, None, None]:
+        try:
+            yield
+        except Exception:  # told once, with its traceback, which is the caller's own code
+            self._watcher = Unwatched()
+            logging.getLogger("batchrun").exception("the watcher raised; the run goes on and tells it nothing more")

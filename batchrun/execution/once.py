@@ -12,7 +12,7 @@ import msgspec
 
 from batchrun.client.lane import open_lane
 from batchrun.errors import BatchrunError, ExitStatus, OutputError
-from batchrun.events import Summary, Watcher
+from batchrun.events import Bystander, Summary, Watcher
 from batchrun.execution.closing import Counts, standing_summary, summary_of
 from batchrun.execution.flow import Ending, Flow
 from batchrun.execution.opening import open_run
@@ -42,11 +42,12 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
 def execute(job: Job, options: RunOptions, *, access: Access, watcher: Watcher, drive: Driver) -> Summary:
     """Run a job until every row is settled or a reason ends it; return its summary, which is then on disk too.
 
-    `drive` runs one coroutine on an event loop. A complete output sends nothing and keeps its summary. Raises
-    JobError (exit status 2) and OutputHeldError (6); every other end is told by the summary's exit_status, except a
-    fault of batchrun itself, which is raised after the summary was written.
+    `drive` runs one coroutine on an event loop. A `watcher` that raises is told nothing more. A complete output sends
+    nothing and keeps its summary. Raises JobError (exit status 2) and OutputHeldError (6); every other end is told by
+    the summary's exit_status, except a fault of batchrun itself, which is raised after the summary was written.
     """
     signals = SignalWatch(enabled=options.signals)
+    watcher = Bystander(watcher)
     with open_run(job, options, watcher) as run:
         if not options.fresh and _is_whole(run) and (standing := standing_summary(run)) is not None:
             return standing
