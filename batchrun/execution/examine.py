@@ -13,7 +13,7 @@ from batchrun.model.record import Column, Survey
 from batchrun.model.request import Envelope
 from batchrun.prompt.prompter import Prompter
 from batchrun.reader.source import Needs, Reader
-from batchrun.reader.survey import open_reader, survey_input
+from batchrun.reader.survey import open_reader, survey_input, would_take
 from batchrun.writer.schema import Layout, refuse_clashes
 
 
@@ -79,3 +79,9 @@ def _check_output(job: Job, places: Places) -> None:
     source, output = Path(job.input.path).resolve(), Path(job.output.path).resolve()
     if source == output or (source.is_dir() and output.is_relative_to(source)):
         raise JobError(f"output.path: {output} lies in the input; choose a place outside of it")
+    for made in (places.single, places.part(0)):
+        if made is not None and would_take(job.input.path, made, job.input.format):
+            raise JobError(
+                f"input.path: it would take in {made}, which this job makes, from the second run on; "
+                "name the input more narrowly, or choose another place for the output"
+            )

@@ -6,6 +6,7 @@ import glob
 import os
 import stat
 from contextlib import closing
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NoReturn
 
@@ -16,7 +17,7 @@ from batchrun.reader.parquet import ParquetReader, survey_parquet
 from batchrun.reader.source import Needs, Reader, label
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from batchrun.job.settings import InputSettings
     from batchrun.model.record import Survey
@@ -97,6 +98,30 @@ def _is_taken(pattern: str, match: str) -> bool:
     spelled = {*Path(pattern).parts[:-1], ".."}
     found = Path(match)
     return found.is_file() and not any(_is_hidden(name) and name not in spelled for name in found.parts)
+
+
+def would_take(path: str, candidate: Path, input_format: Format | None = None) -> bool:
+    """Whether a directory or glob would take in a file, were it there, or could not be read because of it."""
+    of = _format_of(candidate.name)
+    parts = (*Path(path).parts, "**") if Path(path).is_dir() else Path(path).parts
+    plain = next((at for at, part in enumerate(parts) if glob.has_magic(part)), None)
+    if of is None or input_format not in {None, of} or plain is None:
+        return False
+    base, found = Path(*parts[:plain]).resolve(), candidate.parent.resolve() / candidate.name
+    if not found.is_relative_to(base):
+        return False
+    names, patterns = found.relative_to(base).parts, parts[plain:]
+    hidden = [name for name in names if _is_hidden(name) and name not in patterns[:-1]]
+    return not hidden and _matches(names, patterns)
+
+
+def _matches(names: Sequence[str], patterns: Sequence[str]) -> bool:
+    """Whether names match patterns one by one, where `**` stands for any number of names."""
+    if not patterns:
+        return not names
+    if patterns[0] == "**":
+        return any(_matches(names[at:], patterns[1:]) for at in range(len(names) + 1))
+    return bool(names) and fnmatchcase(names[0], patterns[0]) and _matches(names[1:], patterns[1:])
 
 
 def _pick(path: str, found: list[str], input_format: Format | None) -> tuple[Format, list[str]]:

@@ -7,8 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from e2e_tools import COMMAND, batchrun, endpoint, job_file, prompts, summary_of, table_of, toml, write_rows
+
+import batchrun as library
 
 
 @pytest.mark.parametrize(
@@ -48,6 +52,30 @@ def test_what_is_wrong_is_named_and_nothing_is_made(tmp_path: Path, change: dict
     assert len(ended.stderr.splitlines()) == 1
     assert not (tmp_path / "out").exists()
     assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("source", "output"),
+    [
+        ("in/*.parquet", {"path": "in/all.parquet"}),
+        ("in/*", {"path": "in/all.parquet"}),
+        ("in/**/*.parquet", {"path": "in/out"}),
+        ("in/**", {"path": "elsewhere.parquet", "state_dir": "in/state"}),
+        ("in", {"path": "elsewhere.parquet", "state_dir": "in/state"}),
+    ],
+)
+def test_an_input_that_would_take_in_the_output_is_refused_at_once(
+    tmp_path: Path, source: str, output: dict[str, str]
+) -> None:
+    """Not only at the second command, when the output is there and everything was paid."""
+    (tmp_path / "in").mkdir()
+    pq.write_table(pa.Table.from_pylist(prompts(3)), tmp_path / "in" / "rows.parquet")
+    job = job_file(tmp_path, input={"path": source}, output=output)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(library.JobError, match=r"input\.path: it would take in"):
+        library.run(library.load_job(job))
+    assert sorted(tmp_path.rglob("*")) == before
+    assert library.run(library.load_job(job, overrides=["input.path=in/rows.parquet"])).exit_status == 0
 
 
 @pytest.mark.parametrize("name", ["row", "status", "model", "flags"])
@@ -183,8 +211,6 @@ def test_a_closed_stdout_does_not_change_the_exit_status(tmp_path: Path) -> None
 
 
 def test_the_public_api_runs_a_job(tmp_path: Path) -> None:
-    import batchrun as library  # noqa: PLC0415
-
     write_rows(tmp_path, prompts(4))
     job = library.load_job(job_file(tmp_path), overrides=["limits.concurrency=2"])
     summary = library.run(job)

@@ -10,7 +10,7 @@ from reader_inputs import survey, write_jsonl, write_parquet, write_text
 
 from batchrun.errors import JobError
 from batchrun.job.settings import InputSettings
-from batchrun.reader.survey import find_files, survey_input
+from batchrun.reader.survey import find_files, survey_input, would_take
 
 
 def touch(folder: Path, *names: str) -> None:
@@ -115,3 +115,32 @@ def test_a_file_name_that_is_not_unicode_is_read_and_shown_as_unicode(tmp_path: 
         survey(tmp_path, "k")
     assert "\ufffd.jsonl:1" in str(caught.value)
     str(caught.value).encode()
+
+
+@pytest.mark.parametrize("pattern", [
+    "", "*", "**", "*.parquet", "**/*.parquet", "*/*", "*/*.parquet", "a/**", "a/**/b/*", "**/b/**", "_raw/*", "[x]*",
+    "*/_raw/*.parquet", "out.parquet", "a*/?.parquet", "**/**", "**/a/**/*.parquet", "x.parquet*", "*.jsonl",
+])  # fmt: skip
+def test_what_an_input_would_take_is_what_it_takes_once_it_is_there(tmp_path: Path, pattern: str) -> None:
+    path = str(tmp_path / pattern)
+    (tmp_path / "keep").mkdir()
+    for name in ("x.parquet", "out.parquet", "a/x.parquet", "a/b/x.parquet", "a/c/b/d/e.parquet", "_raw/x.parquet",
+                 "a/_raw/x.parquet", "_x.parquet", "a/.x.parquet", "x.jsonl", "x.parquet.bak"):  # fmt: skip
+        candidate = tmp_path / name
+        foreseen = would_take(path, candidate)
+        touch(tmp_path, name)
+        try:
+            taken = str(candidate) in map(os.path.normpath, find_files(path)[1])
+        except JobError:
+            taken = False
+        single = pattern == name  # a file that is named is no glob: that is looked at elsewhere
+        assert foreseen == (taken and not single), name
+        candidate.unlink()
+
+
+def test_a_file_of_another_format_is_taken_unless_the_format_is_said(tmp_path: Path) -> None:
+    """Beside JSONL files it would make the input unreadable."""
+    touch(tmp_path, "rows.jsonl")
+    assert would_take(str(tmp_path / "*"), tmp_path / "all.parquet")
+    assert not would_take(str(tmp_path / "*"), tmp_path / "all.parquet", "jsonl")
+    assert not would_take(str(tmp_path / "*.jsonl"), tmp_path / "all.parquet")
