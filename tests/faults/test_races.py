@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+import pty
 import subprocess
+import termios
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -79,7 +83,7 @@ def test_an_input_that_changes_while_it_is_read_keeps_what_was_paid(tmp_path: Pa
 
 def test_r19_under_timeout_and_without_a_terminal(tmp_path: Path) -> None:
     """`timeout` hands SIGTERM on: the run drains and says so, as under cron with an empty environment."""
-    write_rows(tmp_path, prompts(1000))
+    write_rows(tmp_path, prompts(500))
     with endpoint("latency_ms=50") as served:
         job = job_file(tmp_path, endpoint={"base_url": served.base_url})
         run = subprocess.Popen(
@@ -93,4 +97,31 @@ def test_r19_under_timeout_and_without_a_terminal(tmp_path: Path) -> None:
         _, told = run.communicate(timeout=60)
         assert run.returncode == 143, told
         settled = sum(summary_of(tmp_path / "out")["by_status"].values())
-        assert settled == served.stats()["replies"] < 1000
+        assert settled == served.stats()["replies"] < 500
+
+
+def test_r19_a_closed_terminal_drains_and_leaves_a_summary(tmp_path: Path) -> None:
+    """The window is closed: the kernel sends SIGHUP and the terminal takes no more bytes; as with SIGTERM, exit 143."""
+    write_rows(tmp_path, prompts(500))
+    with endpoint("latency_ms=50") as served:
+        job = job_file(tmp_path, endpoint={"base_url": served.base_url}, output={"rows_per_part": 50})
+        ours, terminal = pty.openpty()
+        run = subprocess.Popen(
+            [*COMMAND, "run", str(job)], stdin=terminal, stdout=terminal, stderr=terminal,
+            start_new_session=True, env={name: value for name, value in os.environ.items() if name != "CI"},
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509 - no threads here
+        )  # fmt: skip
+        os.close(terminal)
+        try:
+            wait_for(lambda: served.stats()["replies"] >= 30, run)
+            drawn = os.read(ours, 1 << 16)
+        finally:
+            os.close(ours)
+        assert run.wait(timeout=80) == 143
+        summary = summary_of(tmp_path / "out")
+        assert (summary["state"], summary["exit_status"]) == ("partial", 143)
+        assert sum(summary["by_status"].values()) == served.stats()["replies"] < 500
+        assert batchrun("run", job, "--set", "limits.concurrency=100").returncode == 0
+        assert served.stats()["requests"] == 500
+    assert b"\x1b[" in drawn  # it was a terminal to draw a bar on
+    check_end(tmp_path / "out", 500)
