@@ -92,7 +92,7 @@ class Worker:
             row.began = began if row.began is None else row.began
             row.in_flight = True
             self._flying[row.row] = began
-            attempt = await self._lane.attempt(row.request.body)
+            attempt = await self._lane.attempt(row.request.body, model=row.request.model)
             row.in_flight = False
             row.tries = _counted(row.tries, attempt, began_us)
             return self._step(row, row.request, attempt)

@@ -75,8 +75,11 @@ class Lane:
         self._exchanging = 0
         self._crowded = False
 
-    async def attempt(self, body: bytes) -> Attempt:
-        """Make one exchange, whose slot the caller holds, and judge it."""
+    async def attempt(self, body: bytes, *, model: str | None = None) -> Attempt:
+        """Make one exchange, whose slot the caller holds, and judge it.
+
+        `model` is the one that the request asks for, None for the job's.
+        """
         began = self._clock()
         status: int | None = None
         short = False
@@ -88,7 +91,7 @@ class Lane:
             short = error.phase == "shortage"
         else:
             status = exchange.status
-            came_to = self._judged(self._without_secrets(exchange))
+            came_to = self._judged(self._without_secrets(exchange), model)
         finally:
             self._exchanging -= 1
         latency_ms = (self._clock() - began) * 1000
@@ -158,10 +161,10 @@ class Lane:
             maybe_billed=True,
         )
 
-    def _judged(self, exchange: Exchange) -> Reply | Trouble:
+    def _judged(self, exchange: Exchange, model: str | None) -> Reply | Trouble:
         if 200 <= exchange.status < 300:  # noqa: PLR2004 - a success can hold a completion, nothing else can
             try:
-                return self._replies.read(exchange.body, exchange.headers)
+                return self._replies.read(exchange.body, exchange.headers, model=model)
             except UnusableReplyError as error:
                 return self._unusable(exchange, error)
             except Exception as error:  # noqa: BLE001 - a reply nobody foresaw fails its row, never the run
@@ -242,7 +245,7 @@ async def open_lane(
         yield Lane(
             gate=Gate(slots=limits.concurrency, requests_per_minute=limits.requests_per_minute),
             transport=transport,
-            replies=ReplyReader(model=str(job.request["model"]), price=job.price, keep_raw=endpoint.keep_raw),
+            replies=ReplyReader(model=job.request.get("model"), price=job.price, keep_raw=endpoint.keep_raw),
             retries=RetryPolicy(limits),
             clock=clock,
             outage=Outage(max_outage_s=limits.max_outage_s, clock=clock),

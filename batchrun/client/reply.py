@@ -32,19 +32,25 @@ _BROKEN_REASONS = frozenset(["error", "abort", "insufficient_system_resource"])
 class ReplyReader:
     """Reads the replies of one job; built once a run."""
 
-    def __init__(self, *, model: str, price: Price | None, keep_raw: bool) -> None:
-        """Expect answers of `model`; `price` prices what the server does not; `keep_raw` keeps whole bodies."""
+    def __init__(self, *, model: str | None, price: Price | None, keep_raw: bool) -> None:
+        """Expect answers of `model` where a request names no other; None where each request names one.
+
+        `price` prices what the server does not; `keep_raw` keeps whole bodies.
+        """
         self._model = model
         self._price = price
         self._keep_raw = keep_raw
 
-    def read(self, body: bytes, headers: Mapping[str, str]) -> Reply:
-        """Return the reply that a 200's body holds; raises UnusableReplyError when it holds none."""
+    def read(self, body: bytes, headers: Mapping[str, str], *, model: str | None = None) -> Reply:
+        """Return the reply that a 200's body holds; raises UnusableReplyError when it holds none.
+
+        `model` is the one that the request asked for, None for the job's.
+        """
         flags: list[str] = []
         decoded = decode_body(body, flags)
         choice = _first_choice(decoded)
         usage, cost = read_usage(decoded.usage, headers, self._price, flags)
-        if decoded.model is not None and decoded.model != self._model:
+        if decoded.model is not None and decoded.model != (model or self._model):
             flags.append("model_mismatch")
         finish = None if choice.finish_reason is None else _REASONS.get(choice.finish_reason, "other")
         if finish == "other":

@@ -15,11 +15,15 @@ NEVER_IN_DIGEST = ("stream", "stream_options")
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """One request: `body` is UTF-8 JSON, `sha256` hex as in column `request_sha256`, row counted from 0."""
+    """One request: `body` is UTF-8 JSON, `sha256` hex as in column `request_sha256`, row counted from 0.
+
+    `model` is the one that the row asks for where that is not the job's.
+    """
 
     row: int
     body: bytes
     sha256: str
+    model: str | None = None
 
 
 class Messages(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -75,7 +79,11 @@ class Envelope:
             digest = self._digest_head.copy()
         digest.update(messages.canonical + after)
         body = head + messages.plain + b',"stream":false}'
-        return Request(row=row, body=body, sha256=digest.hexdigest())
+        return Request(row=row, body=body, sha256=digest.hexdigest(), model=self._own_model(params))
+
+    def _own_model(self, params: Mapping[str, object] | None) -> str | None:
+        model = params.get("model") if params else None
+        return model if isinstance(model, str) and model != self._fields.get("model") else None
 
 
 def _around_messages(fields: Mapping[str, object]) -> tuple[bytes, bytes]:

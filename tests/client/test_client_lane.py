@@ -194,6 +194,15 @@ def test_no_header_can_pause_a_lane_for_longer_than_the_job_allows() -> None:
     run(main())
 
 
+def test_the_model_of_a_row_is_the_one_that_its_reply_is_compared_with() -> None:
+    async def main() -> None:
+        made = lane(*[got(200, body(model="other"))] * 2)
+        flags = [(await made.attempt(ASK, model=model)).came_to.flags for model in (None, "other")]  # type: ignore[union-attr]
+        assert flags == [("model_mismatch",), ()]
+
+    run(main())
+
+
 def test_messages_and_codes_are_masked_and_bounded() -> None:
     async def main() -> None:
         for error in (

@@ -191,6 +191,8 @@ def test_an_empty_error_beside_a_completion_is_no_error(nothing: object) -> None
 
 def test_another_model_is_flagged() -> None:
     assert read(body(model="other")).flags == ("model_mismatch",)
+    assert reader().read(body(model="other"), {}, model="other").flags == ()
+    assert reader().read(body(), {}, model="other").flags == ("model_mismatch",)
     assert read(body(model=None)).flags == ()
 
 

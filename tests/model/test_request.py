@@ -130,5 +130,15 @@ def test_params_override_in_place_and_leave_the_next_row_alone() -> None:
     assert fields == {"model": "m", "temperature": 0}
 
 
+def test_a_request_names_its_model_where_that_is_not_the_jobs() -> None:
+    messages = encode_texts(None, "hello")
+    envelope = Envelope(identity="simulator", fields={"model": "m"})
+    assert envelope.seal(0, messages, None).model is None
+    assert envelope.seal(0, messages, {"n": 1}).model is None
+    assert envelope.seal(0, messages, {"model": "m"}).model is None
+    assert envelope.seal(0, messages, {"model": "other"}).model == "other"
+    assert Envelope(identity="simulator", fields={}).seal(0, messages, {"model": "m"}).model == "m"
+
+
 def test_digest_tells_endpoints_apart() -> None:
     assert sealed({"model": "m"}, identity="simulator").sha256 != sealed({"model": "m"}, identity="https://a").sha256
