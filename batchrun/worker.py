@@ -22,7 +22,7 @@ from batchrun.model.attempt import Cost, Reply, Spends, Then, Tries, Trouble, Us
 from batchrun.model.outcome import Account, Completion, Failure, Outcome
 from batchrun.model.record import Record
 from batchrun.model.request import Envelope, Request
-from batchrun.prompt.prompter import Prompter
+from batchrun.prompt.prompter import Prompting
 
 
 class OpenRow(msgspec.Struct, kw_only=True):
@@ -61,7 +61,7 @@ class Worker:
     def __init__(
         self,
         *,
-        prompter: Prompter,
+        prompter: Prompting,
         envelope: Envelope,
         lane: Lane,
         clock: Callable[[], float],

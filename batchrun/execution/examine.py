@@ -8,10 +8,11 @@ import msgspec
 
 from batchrun.errors import JobError
 from batchrun.job.places import Places
-from batchrun.job.settings import Job
+from batchrun.job.settings import OPENAI_BATCH, Job
 from batchrun.model.record import Column, Survey
 from batchrun.model.request import Envelope
-from batchrun.prompt.prompter import Prompter
+from batchrun.prompt.openai_batch import CUSTOM_ID, BodyPrompter
+from batchrun.prompt.prompter import Prompter, Prompting
 from batchrun.reader.source import Needs, Reader
 from batchrun.reader.survey import open_reader, survey_input, would_take
 from batchrun.writer.schema import Layout, refuse_clashes
@@ -23,7 +24,7 @@ class Examined(msgspec.Struct, frozen=True, kw_only=True):
     job: Job
     places: Places
     survey: Survey
-    prompter: Prompter
+    prompter: Prompting
     layout: Layout
 
     def reader(self, layout: Layout) -> Reader:
@@ -43,8 +44,7 @@ def examine(job: Job, places: Places, *, known: Survey | None = None) -> Examine
     """
     _check_output(job, places)
     survey = survey_input(job.input, known=known)
-    columns = survey.column_names() if survey.rows else None
-    prompter = Prompter(job.prompt, columns, from_arrow=survey.format == "parquet")
+    prompter = _prompter(job, survey)
     layout = Layout(
         rows_per_part=job.output.rows_per_part,
         carried=_carried(job, survey),
@@ -55,12 +55,22 @@ def examine(job: Job, places: Places, *, known: Survey | None = None) -> Examine
     return Examined(job=job, places=places, survey=survey, prompter=prompter, layout=layout)
 
 
+def _prompter(job: Job, survey: Survey) -> Prompting:
+    columns = survey.column_names() if survey.rows else None
+    if survey.format == OPENAI_BATCH:
+        system = job.prompt.system if job.prompt else None
+        return BodyPrompter(system=system, model_known="model" in job.request, columns=columns)
+    return Prompter(job.prompt, columns, from_arrow=survey.format == "parquet")
+
+
 def _carried(job: Job, survey: Survey) -> tuple[Column, ...]:
+    """Return the columns to carry; those of an openai-batch input always hold `custom_id`."""
     chosen = job.output.columns
     if chosen == "all":
         return survey.columns
-    if chosen == "none":
-        return ()
+    chosen = () if chosen == "none" else chosen
+    if survey.format == OPENAI_BATCH and CUSTOM_ID not in chosen:
+        chosen = (CUSTOM_ID, *chosen)
     by_name = {column.name: column for column in survey.columns}
     for name in chosen:
         if not survey.rows:

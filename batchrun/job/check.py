@@ -13,7 +13,8 @@ from urllib.parse import urlsplit
 import msgspec
 
 from batchrun.errors import JobError
-from batchrun.job.settings import SIMULATOR, Job, SimulatorSettings
+from batchrun.job.settings import OPENAI_BATCH, SIMULATOR, Job, SimulatorSettings
+from batchrun.prompt.openai_batch import CUSTOM_ID
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _KEY_LIKE = re.compile(r"(?=.*[0-9])[A-Za-z0-9]{20,}")
@@ -74,10 +75,7 @@ def refuse_endless(tree: Mapping[str, object]) -> None:
 
 def check_job(job: Job) -> None:
     """Raise JobError for what the types alone can't say."""
-    model = job.request.get("model")
-    if not isinstance(model, str) or not model:
-        what = "missing" if model is None else f"got {model!r}"
-        raise JobError(f"request.model: {what}; expected the name of a model")
+    _check_model(job)
     if "messages" in job.request:
         raise JobError("request.messages: messages come from [prompt] or from the input's columns")
     if job.request.get("stream", False) is not False:
@@ -86,8 +84,7 @@ def check_job(job: Job) -> None:
     _check_endpoint(job)
     _check_wire_words(job)
     check_simulator(job.simulator)
-    if job.prompt and job.prompt.user is not None and job.prompt.messages is not None:
-        raise JobError("prompt.user and prompt.messages exclude each other; keep one of them")
+    _check_prompt(job)
     share = job.limits.max_failed
     if isinstance(share, str) and Decimal(share[:-1]) > 100:  # noqa: PLR2004 - per cent
         raise JobError(f"limits.max_failed: expected at most 100%, got {share}")
@@ -98,6 +95,31 @@ def check_job(job: Job) -> None:
     ):
         if path and _REMOTE.match(path):
             raise JobError(f"{key}: {path.partition('://')[0]}:// is not offered yet; expected a local path")
+
+
+def _check_model(job: Job) -> None:
+    model = job.request.get("model")
+    if "model" not in job.request and job.input.format == OPENAI_BATCH:
+        return  # each line may name its own
+    if not isinstance(model, str) or not model:
+        what = "missing" if model is None else f"got {model!r}"
+        raise JobError(f"request.model: {what}; expected the name of a model")
+
+
+def _check_prompt(job: Job) -> None:
+    prompt = job.prompt
+    if prompt and prompt.user is not None and prompt.messages is not None:
+        raise JobError("prompt.user and prompt.messages exclude each other; keep one of them")
+    if job.input.format != OPENAI_BATCH:
+        return
+    if job.input.key not in {None, CUSTOM_ID}:
+        raise JobError(f"input.key: the key of an {OPENAI_BATCH} input is `{CUSTOM_ID}`; leave input.key out")
+    for name in ("user", "messages", "params"):
+        if prompt and getattr(prompt, name) is not None:
+            raise JobError(
+                f"prompt.{name}: an {OPENAI_BATCH} input brings messages and parameters in each line's body; "
+                "of [prompt] it takes only prompt.system"
+            )
 
 
 def _check_sendable(job: Job) -> None:

@@ -11,11 +11,13 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from batchrun.model.record import InputFormat
 from batchrun.pricing import Price
 from batchrun.prompt.prompter import PromptSettings
 
 SIMULATOR = "simulator"
 """The base_url that stands for the embedded endpoint."""
+OPENAI_BATCH: InputFormat = "openai-batch"
 
 NotYet = Annotated[Literal[False], Meta(description="not offered yet")]
 Positive = Annotated[float, Meta(gt=0)]
@@ -29,10 +31,12 @@ class InputSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """[input]: where the rows come from."""
 
     path: Annotated[str, Meta(min_length=1, description="file, directory or glob")]
-    format: Annotated[Literal["jsonl", "parquet"] | None, Meta(description="default: from the suffix of the files")] = (
-        None
-    )
-    key: Annotated[str | None, Meta(description="column of unique strings or ints")] = None
+    format: Annotated[
+        InputFormat | None, Meta(description="default: jsonl or parquet, from the suffix of the files")
+    ] = None
+    key: Annotated[
+        str | None, Meta(description="column of unique strings or ints; of openai-batch always custom_id")
+    ] = None
 
 
 class EndpointSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -114,9 +118,12 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
     name: Annotated[str, Meta(min_length=1)]
     input: InputSettings
-    request: Annotated[dict[str, Any], Meta(description="the JSON body, as it stands; `model` is required")]
     endpoint: EndpointSettings
     output: OutputSettings
+    request: Annotated[
+        dict[str, Any],
+        Meta(description="the JSON body, as it stands; `model` is required, save where openai-batch lines name theirs"),
+    ] = {}
     prompt: PromptSettings | None = None
     limits: LimitSettings = LimitSettings()
     price: Price | None = None

@@ -7,6 +7,7 @@ from typing import Literal
 
 import msgspec
 
+InputFormat = Literal["jsonl", "parquet", "openai-batch"]
 ColumnKind = Literal["bool", "int64", "double", "string", "json", "arrow"]
 
 
@@ -61,10 +62,10 @@ class InputFile(msgspec.Struct, frozen=True, kw_only=True):
 class Survey(msgspec.Struct, frozen=True, kw_only=True):
     """What one look at the whole input fixed: files in byte order of their paths, rows, column types.
 
-    `format` is `jsonl` or `parquet`; `key` is the column whose values were checked to be unique.
+    `format` is the input's; `key` is the column whose values were checked to be unique.
     """
 
-    format: Literal["jsonl", "parquet"]
+    format: InputFormat
     files: tuple[InputFile, ...]
     columns: tuple[Column, ...]
     key: str | None = None

@@ -5,10 +5,8 @@ The rules are SPEC.md, section 2, Prompts.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
-from decimal import Decimal
-from typing import Annotated, cast
+from typing import Annotated, Protocol, cast
 
 import msgspec
 from msgspec import Meta
@@ -16,6 +14,16 @@ from msgspec import Meta
 from batchrun.errors import JobError, RecordError
 from batchrun.model.record import Record
 from batchrun.model.request import Messages, encode_messages, encode_texts
+from batchrun.prompt.given import (
+    from_json,
+    kind_of,
+    messages_in,
+    refuse_unknown,
+    refuse_unsendable,
+    values_of,
+    without_absent,
+)
+from batchrun.prompt.openai_batch import BATCH_LINE
 from batchrun.prompt.template import Template, template_environment
 
 NOT_FOR_PARAMS = ("messages", "stream")
@@ -30,8 +38,25 @@ class PromptSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     params: Annotated[str | None, Meta(description="column of body fields that override [request]")] = None
 
 
-class Prompter:
+class Prompting(Protocol):
     """Makes the messages and parameters of each record; built once a run."""
+
+    @property
+    def columns(self) -> frozenset[str]:
+        """The columns that a record must hold for it."""
+        ...
+
+    def messages(self, record: Record) -> Messages:
+        """Return the encoded messages of one record; raises RecordError when it has none."""
+        ...
+
+    def params(self, record: Record) -> Mapping[str, object] | None:
+        """Return the body fields that one record overrides, or None; raises RecordError when they can't be used."""
+        ...
+
+
+class Prompter:
+    """Fills templates from a record's columns, or takes the messages that one of them holds; a Prompting."""
 
     def __init__(
         self, settings: PromptSettings | None, columns: Iterable[str] | None, *, from_arrow: bool = False
@@ -59,15 +84,12 @@ class Prompter:
             self._messages_columns = tuple(name for name in ("messages",) if name in known)
             self._prompt_column = "prompt" if "prompt" in known else None
         self.columns = self._needed() if columns is not None else frozenset[str]()
-        missing = sorted(self.columns - set(known))
-        if missing:
-            raise JobError(
-                f"prompt: no row has a column `{missing[0]}`; the input has {', '.join(known) or 'no columns'}"
-            )
+        refuse_unknown(self.columns, known)
         if columns is not None and self._user is None and not self._messages_columns and self._prompt_column is None:
             raise JobError(
                 "prompt: set prompt.user or prompt.messages, or give the input a column `messages` or `prompt`; "
                 f"it has {', '.join(known) or 'no columns'}"
+                + ('; for lines of an OpenAI batch set input.format = "openai-batch"' if {*known} >= BATCH_LINE else "")
             )
 
     def _needed(self) -> frozenset[str]:
@@ -95,7 +117,7 @@ class Prompter:
             raise RecordError("the row's parameters are nested too deeply") from None
 
     def _messages(self, record: Record) -> Messages:
-        values = _values(record)
+        values = values_of(record)
         system = self._system.render(values) if self._system else None
         if self._user is not None:
             return encode_texts(system, self._user.render(values))
@@ -107,104 +129,33 @@ class Prompter:
             if isinstance(text, str):
                 return encode_texts(system, text)
             if text is not None:
-                raise RecordError(f"column `{self._prompt_column}` holds {_kind(text)}, expected a string")
+                raise RecordError(f"column `{self._prompt_column}` holds {kind_of(text)}, expected a string")
         tried = [*self._messages_columns, *([self._prompt_column] if self._prompt_column else [])]
         raise RecordError(f"no prompt: {' and '.join(f'`{name}`' for name in tried)} null in this row")
 
     def _params_of(self, record: Record) -> Mapping[str, object] | None:
         if self._params is None:
             return None
-        value = _values(record).get(self._params)
+        value = values_of(record).get(self._params)
         if value is None:
             return None
         if self._from_arrow and not isinstance(value, str):
-            parsed = _without_absent(value) or dict[str, object]()  # an empty map arrives as an empty list
+            parsed = without_absent(value) or dict[str, object]()  # an empty map arrives as an empty list
         else:
-            parsed = _from_json(self._params, value)
+            parsed = from_json(self._params, value)
         if not isinstance(parsed, dict):
-            raise RecordError(f"column `{self._params}` holds {_kind(parsed)}, expected an object")
+            raise RecordError(f"column `{self._params}` holds {kind_of(parsed)}, expected an object")
         given = cast("dict[str, object]", parsed)
         for name in NOT_FOR_PARAMS:
             if name in given:
                 raise RecordError(f"column `{self._params}` may not hold `{name}`")
-        _refuse_unsendable(self._params, given)
+        refuse_unsendable(self._params, given)
         return given
 
     def _encode_given(self, name: str, value: object, system: str | None) -> Messages:
-        messages = _from_json(name, value)
-        if not isinstance(messages, list):
-            raise RecordError(f"column `{name}` holds {_kind(messages)}, expected a list of messages")
-        given = cast("list[object]", messages)
-        if not given:
-            raise RecordError(f"column `{name}` holds an empty list of messages")
-        for message in given:
-            if not isinstance(message, dict) or not isinstance(cast("dict[str, object]", message).get("role"), str):
-                raise RecordError(f"column `{name}`: each message must be an object with a `role`")
+        messages = from_json(name, value)
         if self._from_arrow and not isinstance(value, str):
-            given = [_without_absent(message) for message in given]
-        first = cast("dict[str, object]", given[0])
-        if system is not None and first["role"] != "system":
-            given = [{"role": "system", "content": system}, *given]
-        _refuse_unsendable(name, given)
+            messages = without_absent(messages)
+        given = messages_in(f"column `{name}`", messages, system)
+        refuse_unsendable(name, given)
         return encode_messages(given)
-
-
-def _values(record: Record) -> Mapping[str, object]:
-    if record.values is None:
-        raise RecordError(record.problem or "the row could not be read")
-    return record.values
-
-
-def _without_absent(value: object) -> object:
-    """Return an Arrow value as JSON has it: maps, which arrive as pairs, as objects, and decimals as numbers.
-
-    The nulls that a struct gives to fields that are not there are dropped; a null `content` is one that is.
-    """
-    if isinstance(value, dict):
-        fields = cast("dict[str, object]", value)
-        return {
-            name: _without_absent(field) for name, field in fields.items() if field is not None or name == "content"
-        }
-    if isinstance(value, list):
-        members = cast("list[object]", value)
-        if members and all(isinstance(member, tuple) for member in members):
-            return _without_absent(dict(cast("list[tuple[str, object]]", value)))
-        return [_without_absent(member) for member in members]
-    return float(value) if isinstance(value, Decimal) else value
-
-
-def _from_json(name: str, value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    try:
-        return cast("object", msgspec.json.decode(value))
-    except msgspec.DecodeError as error:
-        raise RecordError(f"column `{name}` holds text that is not JSON: {error}") from None
-
-
-def _refuse_unsendable(name: str, value: object) -> None:
-    """Raise RecordError where `value` holds what JSON has no form for."""
-    if isinstance(value, dict):
-        for key, field in cast("dict[object, object]", value).items():
-            if not isinstance(key, str):
-                raise RecordError(f"column `{name}` holds an object whose keys are no strings")
-            _refuse_unsendable(name, field)
-    elif isinstance(value, list | tuple):
-        for member in cast("list[object]", value):
-            _refuse_unsendable(name, member)
-    elif isinstance(value, float) and not math.isfinite(value):
-        raise RecordError(f"column `{name}` holds {value}, which JSON can't carry")
-    elif isinstance(value, bytes):
-        raise RecordError(f"column `{name}` holds binary data, which JSON can't carry")
-
-
-def _kind(value: object) -> str:
-    kinds: dict[type, str] = {
-        str: "a string",
-        bool: "a bool",
-        int: "a number",
-        float: "a number",
-        list: "a list",
-        dict: "an object",
-    }
-    return "null" if value is None else kinds.get(type(value), f"a value of type {type(value).__name__}")

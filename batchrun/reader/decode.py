@@ -24,7 +24,7 @@ _REFUSED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 class Rows(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """Decoded lines, each a dict, empty for a bad line.
+    """Decoded lines, each a dict, empty for one that is no JSON object.
 
     By position, `problems` says what is wrong with bad lines, and `replaced` which lines held text that is
     not Unicode; `long_ints` is true when there may be integers beyond int64.

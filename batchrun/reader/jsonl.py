@@ -8,6 +8,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from batchrun.errors import JobError
 from batchrun.model.record import Column, InputFile, Record, Stretch, Survey
 from batchrun.reader.columns import ColumnTypes, fit
@@ -16,9 +18,11 @@ from batchrun.reader.lines import LineCursor, Lines, read_blocks
 from batchrun.reader.source import Needs, label, labels, spans
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from batchrun.reader.keys import KeyCheck, Place
+
+    RefusalOf = Callable[[Mapping[str, object]], str | None]
 
 
 def survey_jsonl(paths: Sequence[str], keys: KeyCheck | None = None) -> Survey:
@@ -75,8 +79,10 @@ def _places(paths: Sequence[str], column: str) -> Iterator[Place]:
 class JsonlReader:
     """Reads surveyed JSONL files; a Reader. A record's values are all of its line's, whatever is needed."""
 
-    def __init__(self, survey: Survey, needs: Needs) -> None:
+    def __init__(self, survey: Survey, needs: Needs, refusal_of: RefusalOf | None = None) -> None:
+        """Read what was surveyed; `refusal_of` says why a JSON object is a bad line all the same."""
         columns = {column.name: column for column in survey.columns}
+        self._refusal_of = refusal_of
         self._files = survey.files
         self._names = labels([file.path for file in survey.files])
         self._carried: tuple[Column, ...] = tuple(columns[name] for name in needs.carried)
@@ -88,8 +94,18 @@ class JsonlReader:
                 for span in group:
                     row = span.row
                     for lines in cursor.take(span.start, span.stop):
-                        yield self._stretch(decode_lines(lines, self._names[file]), row)
+                        yield self._stretch(self._decoded(lines, self._names[file]), row)
                         row += len(lines.texts)
+
+    def _decoded(self, lines: Lines, name: str) -> Rows:
+        rows = decode_lines(lines, name)
+        if self._refusal_of is None:
+            return rows
+        problems = dict(rows.problems)
+        for at, (value, number) in enumerate(zip(rows.values, lines.numbers, strict=True)):
+            if at not in problems and (refusal := self._refusal_of(value)) is not None:
+                problems[at] = f"{name} line {number}: {refusal}"
+        return msgspec.structs.replace(rows, problems=problems) if problems else rows
 
     def _stretch(self, rows: Rows, row: int) -> Stretch:
         return Stretch(

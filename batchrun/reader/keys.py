@@ -32,7 +32,8 @@ Place = tuple[object, int, str]
 class KeyCheck:
     """Checks that a column holds unique strings or integers; 1 and "1" are different keys.
 
-    `unit` is what the numbers given to `add` count, such as `line`. Close it when done.
+    `unit` is what the numbers given to `add` count, such as `line`. With `strings_only` an integer is no key.
+    Close it when done.
     """
 
     def __init__(
@@ -40,12 +41,15 @@ class KeyCheck:
         column: str,
         *,
         unit: str = "line",
+        strings_only: bool = False,
         run_rows: int = RUN_ROWS,
         memory_rows: int = MEMORY_ROWS,
         hash_of: Callable[[object], int] = hash,
     ) -> None:
         self.column = column
         self._unit = unit
+        self._kinds: frozenset[type] = frozenset({str} if strings_only else {str, int})
+        self._expected = "a string" if strings_only else "a string or an integer"
         self._run_rows = run_rows
         self._memory_rows = memory_rows
         self._hash_of = hash_of
@@ -56,7 +60,7 @@ class KeyCheck:
 
     def add(self, values: Sequence[object], numbers: Sequence[int], path: str) -> None:
         """Take the keys of some rows of one file; None stands for null and for missing."""
-        if not set(map(type, values)) <= {str, int}:
+        if not set(map(type, values)) <= self._kinds:
             self._refuse_first(values, numbers, path)
         if self._refusal is not None:
             return
@@ -81,11 +85,11 @@ class KeyCheck:
 
     def _refuse_first(self, values: Sequence[object], numbers: Sequence[int], path: str) -> None:
         for value, number in zip(values, numbers, strict=True):
-            if self._refusal is None and type(value) not in (str, int):
+            if self._refusal is None and type(value) not in self._kinds:
                 what = "is null or missing" if value is None else f"is a {type(value).__name__}"
                 self._refusal = (
                     f"input.key: column `{self.column}` {what} at {self._name_place(number, path)}; "
-                    "expected a string or an integer in every row"
+                    f"expected {self._expected} in every row"
                 )
 
     def _end_run(self) -> None:

@@ -8,30 +8,32 @@ import stat
 from contextlib import closing
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from batchrun.errors import JobError
+from batchrun.prompt.openai_batch import CUSTOM_ID
 from batchrun.reader.jsonl import JsonlReader, survey_jsonl
 from batchrun.reader.keys import KeyCheck
+from batchrun.reader.openai_batch import open_openai_batch, survey_openai_batch
 from batchrun.reader.parquet import ParquetReader, survey_parquet
 from batchrun.reader.source import Needs, Reader, label
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from batchrun.job.settings import InputSettings
-    from batchrun.model.record import Survey
+    from batchrun.model.record import InputFormat, Survey
 
-Format = Literal["jsonl", "parquet"]
-
-_SUFFIXES: tuple[tuple[str, Format], ...] = (
+_SUFFIXES: tuple[tuple[str, InputFormat], ...] = (
     *((stem + packed, "jsonl") for stem in (".jsonl", ".ndjson") for packed in ("", ".gz", ".zst")),
     (".parquet", "parquet"),
 )
+_NEVER_GUESSED: Mapping[InputFormat, InputFormat] = {"openai-batch": "jsonl"}
+"""Formats that must be named, and the one whose suffixes their files have."""
 _SUPPORTED = "a .jsonl, .ndjson (also .gz, .zst) or .parquet file"
 
 
-def find_files(path: str, input_format: Format | None = None) -> tuple[Format, list[str]]:
+def find_files(path: str, input_format: InputFormat | None = None) -> tuple[InputFormat, list[str]]:
     """Find the input files of a path, in byte order of their paths, and their format.
 
     A file is taken as it is. A directory is searched to its depths, and a glob (`**` included) is matched,
@@ -65,12 +67,12 @@ def _refuse(path: str, error: OSError) -> NoReturn:
     raise JobError(f"input.path: {label(path)} can't be read: {error.strerror}") from None
 
 
-def _format_of(path: str) -> Format | None:
+def _format_of(path: str) -> InputFormat | None:
     name = Path(path).name.lower()
     return next((of for suffix, of in _SUFFIXES if name.endswith(suffix)), None)
 
 
-def _format_of_one(path: str, input_format: Format | None) -> Format:
+def _format_of_one(path: str, input_format: InputFormat | None) -> InputFormat:
     found = input_format or _format_of(path)
     if found is None:
         raise JobError(f"input.path: {label(path)} is not {_SUPPORTED}; rename it or set input.format")
@@ -100,7 +102,7 @@ def _is_taken(pattern: str, match: str) -> bool:
     return found.is_file() and not any(_is_hidden(name) and name not in spelled for name in found.parts)
 
 
-def would_take(path: str, candidate: Path, input_format: Format | None = None) -> bool:
+def would_take(path: str, candidate: Path, input_format: InputFormat | None = None) -> bool:
     """Whether a directory or glob would take in a file, were it there, or could not be read because of it."""
     of = _format_of(candidate.name)
     parts = (*Path(path).parts, "**") if Path(path).is_dir() else Path(path).parts
@@ -124,13 +126,14 @@ def _matches(names: Sequence[str], patterns: Sequence[str]) -> bool:
     return bool(names) and fnmatchcase(names[0], patterns[0]) and _matches(names[1:], patterns[1:])
 
 
-def _pick(path: str, found: list[str], input_format: Format | None) -> tuple[Format, list[str]]:
-    formats: dict[str, Format] = {match: of for match in found if (of := _format_of(match)) is not None}
+def _pick(path: str, found: list[str], input_format: InputFormat | None) -> tuple[InputFormat, list[str]]:
+    formats: dict[str, InputFormat] = {match: of for match in found if (of := _format_of(match)) is not None}
     present = set(formats.values())
     if input_format is None and len(present) > 1:
         raise JobError(f"input.path: {label(path)} holds both JSONL and Parquet files; set input.format")
-    wanted: Format | None = input_format or (present.pop() if present else None)
-    files = sorted((match for match, of in formats.items() if of == wanted), key=os.fsencode)
+    wanted: InputFormat | None = input_format or (present.pop() if present else None)
+    named = None if wanted is None else _NEVER_GUESSED.get(wanted, wanted)
+    files = sorted((match for match, of in formats.items() if of == named), key=os.fsencode)
     if wanted is None or not files:
         asked = f" and input.format is {input_format}" if input_format else ""
         raise JobError(f"input.path: nothing to read in {label(path)}; expected {_SUPPORTED}{asked}")
@@ -140,20 +143,29 @@ def _pick(path: str, found: list[str], input_format: Format | None) -> tuple[For
 def survey_input(settings: InputSettings, *, known: Survey | None = None) -> Survey:
     """Look at the whole input once: files, rows, digests, column types, and whether the key is unique.
 
-    `known`, a survey of an earlier run, is returned as it is when format, key, and path, size and mtime of
-    every file are the same. Raises JobError when the input can't be found or read, or its keys are no keys.
+    The key of an openai-batch input is `custom_id`. `known`, a survey of an earlier run, is returned as it is
+    when format, key, and path, size and mtime of every file are the same. Raises JobError when the input can't be
+    found or read, or its keys are no keys.
     """
     found, paths = find_files(settings.path, settings.format)
-    if known is not None and _is_same(known, found, settings.key, paths):
+    key = CUSTOM_ID if found == "openai-batch" else settings.key
+    if known is not None and _is_same(known, found, key, paths):
         return known
-    scan = survey_jsonl if found == "jsonl" else survey_parquet
-    if settings.key is None:
-        return scan(paths, None)
-    with closing(KeyCheck(settings.key, unit="line" if found == "jsonl" else "row")) as keys:
-        return scan(paths, keys)
+    if key is None:
+        return survey_jsonl(paths) if found == "jsonl" else survey_parquet(paths)
+    unit = "row" if found == "parquet" else "line"
+    with closing(KeyCheck(key, unit=unit, strings_only=found == "openai-batch")) as keys:
+        return _SCANS[found](paths, keys)
 
 
-def _is_same(known: Survey, found: Format, key: str | None, paths: list[str]) -> bool:
+_SCANS: Mapping[InputFormat, Callable[[Sequence[str], KeyCheck], Survey]] = {
+    "jsonl": survey_jsonl,
+    "parquet": survey_parquet,
+    "openai-batch": survey_openai_batch,
+}
+
+
+def _is_same(known: Survey, found: InputFormat, key: str | None, paths: list[str]) -> bool:
     if (known.format, known.key, [file.path for file in known.files]) != (found, key, paths):
         return False
     for file in known.files:
@@ -171,4 +183,11 @@ def open_reader(survey: Survey, needs: Needs) -> Reader:
     missing = [name for name in needs.carried if name not in survey.column_names()]
     if missing:
         raise JobError(f"output.columns: no row has a column `{missing[0]}`")
-    return JsonlReader(survey, needs) if survey.format == "jsonl" else ParquetReader(survey, needs)
+    return _READERS[survey.format](survey, needs)
+
+
+_READERS: Mapping[InputFormat, Callable[[Survey, Needs], Reader]] = {
+    "jsonl": JsonlReader,
+    "parquet": ParquetReader,
+    "openai-batch": open_openai_batch,
+}

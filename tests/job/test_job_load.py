@@ -78,7 +78,11 @@ def test_defaults_are_those_of_the_document(tmp_path: Path) -> None:
         ("endpoint.headers={a=1}", "endpoint.headers: expected `str`, got `int`"),
         ("endpoint.transport=lean", 'endpoint.transport: invalid enum value \'lean\'; expected "auto" or "session"'),
         ("endpoint.stream=true", "endpoint.stream: invalid enum value True; expected false"),
-        ("input.format=openai-batch", "input.format: invalid enum value 'openai-batch'; expected \"jsonl\""),
+        ("input.format=csv", 'input.format: invalid enum value \'csv\'; expected "jsonl" or "openai-batch" or'),
+        (
+            'input={path="a.jsonl",format="openai-batch",key="id"}',
+            "input.key: the key of an openai-batch input is `cus",
+        ),
         ("output.columns=some", 'output.columns: invalid enum value \'some\'; expected "all" or "none"'),
         ('output.columns=["a",1]', "output.columns[1]: expected `str`, got `int`"),
         ("output.rows_per_part=0", "output.rows_per_part: expected `int` >= 1"),
@@ -112,7 +116,7 @@ def test_each_error_names_the_key_and_what_was_expected(tmp_path: Path, override
     assert refusal(tmp_path, override).startswith(message)
 
 
-@pytest.mark.parametrize("table", ["input", "request", "endpoint", "output"])
+@pytest.mark.parametrize("table", ["input", "endpoint", "output"])
 def test_a_missing_table(tmp_path: Path, table: str) -> None:
     text = SMALL.replace(f"[{table}]", "[limits]")
     assert refusal(tmp_path, text=text.split("[limits]")[0] + text.split("[limits]")[1].partition("\n\n")[2]) == (
@@ -126,7 +130,24 @@ def test_a_missing_key(tmp_path: Path) -> None:
     )
     assert refusal(tmp_path, text=SMALL.replace('name = "small"', "")) == "name: missing; it is required"
     assert refusal(tmp_path, text="") == "name: missing; it is required"
+    assert refusal(tmp_path, text=SMALL.replace('[request]\nmodel = "m"\n', "")).startswith("request.model: missing")
     assert refusal(tmp_path, text=SMALL.replace("model =", "# model =")).startswith("request.model: missing")
+
+
+BATCH = 'input={path="in.jsonl",format="openai-batch"}'
+
+
+def test_an_openai_batch_needs_no_model_and_no_request_table(tmp_path: Path) -> None:
+    job = loaded(tmp_path, BATCH, text=SMALL.replace('[request]\nmodel = "m"\n', ""))
+    assert (job.input.format, job.input.key, job.request) == ("openai-batch", None, {})
+    assert loaded(tmp_path, BATCH, "input.key=custom_id", "request.temperature=0").request["temperature"] == 0
+    assert loaded(tmp_path, BATCH, "prompt.system=S").prompt is not None
+    assert refusal(tmp_path, BATCH, "request.model=3").startswith("request.model: got 3")
+
+
+@pytest.mark.parametrize("name", ["user", "messages", "params"])
+def test_an_openai_batch_takes_only_a_system_prompt(tmp_path: Path, name: str) -> None:
+    assert refusal(tmp_path, BATCH, f"prompt.{name}=x").startswith(f"prompt.{name}: an openai-batch input brings")
 
 
 @pytest.mark.parametrize("value", ['"1%"', '"0.5%"', '"100%"', '"0%"', '"00.10%"', "3", "0"])

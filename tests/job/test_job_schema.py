@@ -40,7 +40,7 @@ def test_the_schema_is_json_and_has_every_key() -> None:
         described = schema["$defs"][table.__name__]
         assert described["additionalProperties"] is False
         assert set(described["properties"]) == {field.encode_name for field in msgspec.structs.fields(table)}
-    assert set(schema["$defs"]["Job"]["required"]) == {"name", "input", "request", "endpoint", "output"}
+    assert set(schema["$defs"]["Job"]["required"]) == {"name", "input", "endpoint", "output"}
 
 
 def test_there_are_sample_jobs() -> None:

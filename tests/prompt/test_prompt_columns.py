@@ -72,6 +72,7 @@ def test_nulls_of_an_arrow_struct_are_fields_that_are_not_there() -> None:
 def test_arrow_maps_and_decimals_within_messages() -> None:
     given = [{"role": "user", "content": "hi", "metadata": [("a", "b"), ("c", "d")], "weight": Decimal("0.5")}]
     assert messages_of(given, from_arrow=True) == [{**USER, "metadata": {"a": "b", "c": "d"}, "weight": 0.5}]
+    assert messages_of([[("role", "user"), ("content", "hi")]], from_arrow=True) == [USER]
 
 
 @pytest.mark.parametrize(
