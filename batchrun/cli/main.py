@@ -114,6 +114,19 @@ def plan(
 
 
 @cli.command()
+@click.argument("output")
+@click.option("--format", "_format", type=click.Choice(["openai-batch"]), required=True, help="Lines to write.")
+@click.option("--output", "target", default="-", metavar="FILE", help="Default: -, standard output.")
+@click.option("--errors", metavar="FILE", help="Where lines of failed rows go; default: to the others.")
+@click.option("--key", metavar="COLUMN", help="The column that becomes custom_id; default: custom_id, else row-N.")
+def export(output: str, _format: str, target: str, errors: str | None, key: str | None) -> None:
+    """Write an output as the result lines of a batch API, in row order; an unfinished one as far as it stands."""
+    from batchrun.cli.export import export_output  # noqa: PLC0415
+
+    export_output(output, output=target, errors=errors, key=key)
+
+
+@cli.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="A loopback address.")
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="0: one that is free.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="A key of [simulator]; repeatable.")

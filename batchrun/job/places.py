@@ -73,10 +73,15 @@ class Places(msgspec.Struct, frozen=True, kw_only=True):
 
 def places_of(job: Job) -> Places:
     """Return the paths of a job's output; touches no disk."""
-    output = Path(job.output.path)
+    return places_at(job.output.path, job.output.state_dir)
+
+
+def places_at(path: str, state_dir: str | None = None) -> Places:
+    """Return the paths of an output by its own path, as `places_of` does."""
+    output = Path(path)
     single = output if output.suffix == ".parquet" else None
-    if job.output.state_dir is not None:
-        home = Path(job.output.state_dir)
+    if state_dir is not None:
+        home = Path(state_dir)
     elif single is not None:
         home = output.with_name(f".{output.name}.batchrun")
     else:

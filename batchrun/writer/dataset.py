@@ -20,6 +20,7 @@ from batchrun.job.places import Places
 from batchrun.model.outcome import Account
 from batchrun.pricing import nanousd_from_usd
 from batchrun.writer.part import digest_of, sync
+from batchrun.writer.schema import RUN_ID_KEY
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -133,7 +134,7 @@ def is_ours(path: Path) -> bool:
         metadata = pq.read_schema(path).metadata
     except (OSError, pa.ArrowException):
         return False
-    return metadata is not None and b"batchrun.run_id" in metadata
+    return metadata is not None and RUN_ID_KEY.encode() in metadata
 
 
 def write_whole(path: Path, content: bytes, *, durable: bool) -> None:

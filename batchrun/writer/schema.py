@@ -19,6 +19,8 @@ from batchrun.model.record import Column
 from batchrun.pricing import usd
 
 SCHEMA_VERSION = "1"
+SCHEMA_VERSION_KEY, RUN_ID_KEY, PREFIX_KEY = "batchrun.schema_version", "batchrun.run_id", "batchrun.prefix"
+"""Names in the key-value metadata of each file."""
 _TIMESTAMP = pa.timestamp("us", tz="UTC")
 _KINDS: Mapping[str, pa.DataType] = {
     "bool": pa.bool_(),
@@ -108,7 +110,7 @@ def refuse_clashes(layout: Layout) -> None:
 def output_schema(layout: Layout, *, run_id: str) -> pa.Schema:
     """Return the schema of every part: carried columns, then all that batchrun adds."""
     fields = [*carried_schema(layout), *(pa.field(name, kind) for name, kind, _ in added_columns(layout))]
-    metadata = {"batchrun.schema_version": SCHEMA_VERSION, "batchrun.run_id": run_id}
+    metadata = {SCHEMA_VERSION_KEY: SCHEMA_VERSION, RUN_ID_KEY: run_id, PREFIX_KEY: layout.prefix}
     return pa.schema(fields, metadata=metadata)
 
 
