@@ -149,7 +149,7 @@ class Lane:
 
     def _cut(self, error: ExchangeError) -> Trouble:
         """Judge an exchange without a whole reply (PROTOCOL.md 2.2, #18 and #19)."""
-        if error.phase in {"dns", "tls"} and not self._succeeded:
+        if error.phase in {"dns", "proxy", "tls"} and not self._succeeded:
             return Trouble(error_class="connect", message=str(error), then=Then.STOP_RUN, sent=False)
         if not error.sent:
             return Trouble(error_class="connect", message=str(error), then=Then.RETRY, sent=False)

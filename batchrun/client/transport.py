@@ -21,12 +21,12 @@ import socket
 import ssl
 from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Literal, Protocol
-from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 from aiohttp.abc import AbstractStreamWriter
 from yarl import URL
 
+from batchrun.client.proxy import proxy_for
 from batchrun.model.attempt import Exchange
 
 CONNECT_S = 30.0
@@ -38,7 +38,7 @@ SPARE_FILES = 16
 SHORTAGES = frozenset([errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL])
 """Errors of a connection that this machine could not even begin: it has no files, memory or ports left."""
 
-Phase = Literal["shortage", "dns", "connect", "tls", "timeout", "disconnected", "too_large"]
+Phase = Literal["shortage", "dns", "connect", "proxy", "tls", "timeout", "disconnected", "too_large"]
 _AddressInfo = tuple[int, int, int, str, tuple[str, int] | tuple[str, int, int, int]]
 
 
@@ -129,9 +129,13 @@ class SessionTransport:
                 text = "can't connect: the server closed the TLS handshake"
             case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientConnectorSSLError():
                 phase, text = "tls", _tls_message(error)
+            case aiohttp.ClientHttpProxyError(status=status):
+                phase = "proxy" if 400 <= status < 500 else "connect"  # noqa: PLR2004 - refused, or only busy
+                text = f"the proxy answered {status}"
             case aiohttp.ClientConnectorError(os_error=OSError(errno=number)):
                 phase = "shortage" if number in SHORTAGES else phase
-                text = f"can't connect: {_os_message(error.os_error)}"
+                where = " to the proxy" if isinstance(error, aiohttp.ClientProxyConnectionError) else ""
+                text = f"can't connect{where}: {_os_message(error.os_error)}"
             case _:
                 text = f"can't connect: {type(error).__name__}"
         return ExchangeError(phase, text, sent=False)
@@ -168,7 +172,8 @@ def _os_message(error: OSError) -> str:
 def _tls_message(error: aiohttp.ClientConnectorCertificateError | aiohttp.ClientConnectorSSLError) -> str:
     inner = getattr(error, "certificate_error", None) or getattr(error, "os_error", None)
     reason = getattr(inner, "verify_message", None) or getattr(inner, "reason", None) or type(inner).__name__
-    return f"TLS failed: {reason}"
+    advice = "; name a CA of your own in SSL_CERT_FILE" if isinstance(inner, ssl.SSLCertVerificationError) else ""
+    return f"TLS failed: {reason}{advice}"
 
 
 def _socket_factory() -> Callable[[_AddressInfo], socket.socket]:
@@ -195,10 +200,6 @@ def _socket_factory() -> Callable[[_AddressInfo], socket.socket]:
     return make
 
 
-def _env_proxy(url: URL) -> str | None:
-    return None if proxy_bypass(url.host or "") else getproxies().get(url.scheme)
-
-
 @contextlib.asynccontextmanager
 async def open_transport(
     *,
@@ -215,7 +216,7 @@ async def open_transport(
     each request, in a thread, and would send what ~/.netrc holds for the host, or fail beside an Authorization header.
     """
     url = URL(base_url + "/chat/completions").update_query(dict(query))
-    proxy = _env_proxy(url) if trust_env else None
+    proxy = proxy_for(base_url, os.environ) if trust_env else None
     connector = aiohttp.TCPConnector(
         limit=concurrency + 8,
         ttl_dns_cache=300,

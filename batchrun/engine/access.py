@@ -1,25 +1,27 @@
-"""The surroundings of a run into what it may use: the key that the job names, and whether a proxy is set."""
+"""The surroundings of a run into what it may use: the key that the job names, and whether a proxy leads there."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
 
+from batchrun.client.proxy import proxy_for
 from batchrun.errors import JobError
 from batchrun.execution.once import Access
 from batchrun.job.settings import SIMULATOR, Job
 
-_PROXIES = frozenset(["http_proxy", "https_proxy", "all_proxy"])
+_ROUND_A_KEY = " \t\r\n"
 
 
 def access_of(job: Job, environ: Mapping[str, str]) -> Access:
     """Return the key that a job names, without a trailing newline; raises JobError when it is not there.
 
-    Proxy variables are followed where one is set; the simulator needs neither.
+    Proxy variables are followed where they name one for the job's URL, and are refused where that is no HTTP proxy; the
+    simulator needs neither.
     """
     if job.endpoint.base_url == SIMULATOR:
         return Access()
-    return Access(key=_key(job, environ), trust_env=any(name.lower() in _PROXIES for name in environ))
+    return Access(key=_key(job, environ), trust_env=proxy_for(job.endpoint.base_url, environ) is not None)
 
 
 def _key(job: Job, environ: Mapping[str, str]) -> str | None:
@@ -35,9 +37,9 @@ def _key(job: Job, environ: Mapping[str, str]) -> str | None:
             raise JobError(f"{where} can't be read: {reason}") from None
     else:
         return None
-    key = text.strip()
+    key = text.strip(_ROUND_A_KEY)
     if not key:
         raise JobError(f"{where} is not set or is empty")
-    if not key.isascii() or not key.isprintable():
-        raise JobError(f"{where} holds characters that no key has")
+    if not key.isascii() or not key.isprintable() or " " in key:
+        raise JobError(f"{where} holds characters that no key has; expected the key alone")
     return key

@@ -7,7 +7,8 @@ import contextlib
 import socket
 import ssl
 import struct
-from collections.abc import AsyncGenerator, Awaitable, Callable
+import threading
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 
 Script = Callable[["Peer"], Awaitable[None]]
@@ -24,9 +25,8 @@ class Peer:
     async def request(self) -> bytes:
         """Read one whole request."""
         head = await self.reader.readuntil(b"\r\n\r\n")
-        length = next(
-            int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:")
-        )
+        lines = [line for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:")]
+        length = int(lines[0].split(b":")[1]) if lines else 0
         whole = head + await self.reader.readexactly(length)
         self.server.requests.append(whole)
         return whole
@@ -108,6 +108,31 @@ async def raw_server(script: Script, *, tls: ssl.SSLContext | None = None) -> As
         for task in tuple(tasks):
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@contextlib.contextmanager
+def raw_server_beside(script: Script, *, tls: ssl.SSLContext | None = None) -> Iterator[RawServer]:
+    """Serve from a thread with a loop of its own, so that a whole run fits beside it into one process."""
+    served: list[RawServer] = []
+    up, stop = threading.Event(), asyncio.Event()
+    loop = asyncio.new_event_loop()
+    loop.set_exception_handler(lambda *_: None)  # the server's half of a handshake that the client refuses
+
+    async def serve() -> None:
+        async with raw_server(script, tls=tls) as server:
+            served.append(server)
+            up.set()
+            await stop.wait()
+
+    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
+    thread.start()
+    try:
+        assert up.wait(10)
+        yield served[0]
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join(10)
+        loop.close()
 
 
 def closed_port() -> int:

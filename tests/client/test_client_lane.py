@@ -149,13 +149,14 @@ def test_a_content_filter_settles_the_row() -> None:
         (ExchangeError("connect", "m", sent=False), "connect", Spends.ERROR, Then.RETRY),
         (ExchangeError("dns", "m", sent=False), "connect", Spends.ERROR, Then.STOP_RUN),
         (ExchangeError("tls", "m", sent=False), "connect", Spends.ERROR, Then.STOP_RUN),
+        (ExchangeError("proxy", "m", sent=False), "connect", Spends.ERROR, Then.STOP_RUN),
         (ExchangeError("timeout", "m", sent=True), "timeout", Spends.AMBIGUOUS, Then.RETRY),
         (ExchangeError("disconnected", "m", sent=True), "disconnected", Spends.AMBIGUOUS, Then.RETRY),
         (ExchangeError("too_large", "m", sent=True), "disconnected", Spends.AMBIGUOUS, Then.RETRY),
     ],
 )
 def test_cuts(error: ExchangeError, error_class: str, spends: Spends, then: Then) -> None:
-    """#18 and #19; a name or certificate that was right once is only a passing failure."""
+    """#18 and #19; a name, proxy or certificate that was right once is only a passing failure."""
 
     async def main() -> None:
         first, later = await trouble_of(error), await trouble_of(GOT_GOOD, error)

@@ -5,10 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import random
-import shutil
 import socket
-import ssl
-import subprocess
 import zlib
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -421,36 +418,6 @@ def test_the_environments_proxy_is_used_and_netrc_is_not(monkeypatch: pytest.Mon
                 assert direct.connections == 1
 
     run(main())
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    openssl = shutil.which("openssl")
-    if openssl is None:
-        pytest.skip("no openssl")
-    path = tmp_path_factory.mktemp("tls") / "both.pem"
-    command = [openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    command += ["-days", "2", "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
-    made = subprocess.run([*command, "-keyout", f"{path}.key", "-out", str(path)], capture_output=True, check=True)
-    assert made.returncode == 0
-    return path
-
-
-@pytest.mark.parametrize("loops", [None, uvloop.new_event_loop])
-def test_a_certificate_that_nobody_signed(
-    certificate: Path, loops: Callable[[], asyncio.AbstractEventLoop] | None
-) -> None:
-    async def main() -> None:
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        context.load_cert_chain(certificate, f"{certificate}.key")
-        asyncio.get_running_loop().set_exception_handler(lambda *_: None)  # the server's half of the handshake
-        async with raw_server(answer(whole(GOOD)), tls=context) as server, opened(server.base_url) as transport:
-            with pytest.raises(ExchangeError, match=r"TLS failed: self.signed certificate") as caught:
-                await transport.exchange(ASK)
-            assert (caught.value.phase, caught.value.sent) == ("tls", False)
-            assert server.requests == []
-
-    run(main(), loops)
 
 
 def test_https_to_a_server_that_speaks_http() -> None:

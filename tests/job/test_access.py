@@ -29,7 +29,22 @@ def test_a_key_is_trimmed(tmp_path: Path, text: str) -> None:
     assert access_of(job(file=str(tmp_path / "key")), {}).key == SECRET
 
 
-@pytest.mark.parametrize("text", [f"{SECRET}\nx", f"{SECRET}\x00", f"{SECRET}\x7f", f"{SECRET}é", f"\u200b{SECRET}"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"{SECRET}\nx",
+        f"{SECRET}\r\nx",
+        f"{SECRET}\x00",
+        f"{SECRET}\x1f",
+        f"\x0b{SECRET}",
+        f"{SECRET}\x7f",
+        f"{SECRET}é",
+        f"\u200b{SECRET}",
+        f"\ufeff{SECRET}",
+        f"Bearer {SECRET}",
+        f"{SECRET}\tx",
+    ],
+)
 def test_a_key_with_characters_that_none_has(tmp_path: Path, text: str) -> None:
     """A line break in a key would be a header of its own."""
     (tmp_path / "key").write_text(text, encoding="utf-8")
@@ -62,7 +77,15 @@ def test_the_simulator_needs_neither_key_nor_proxy() -> None:
     assert (access.key, access.trust_env) == (None, False)
 
 
-def test_a_proxy_is_followed_where_one_is_set() -> None:
-    for name in ("https_proxy", "HTTPS_PROXY", "http_proxy", "ALL_PROXY"):
+def test_a_proxy_is_followed_where_one_is_set_for_the_url() -> None:
+    for name in ("https_proxy", "HTTPS_PROXY", "ALL_PROXY"):
         assert access_of(job(), {name: "http://proxy:1"}).trust_env
+    assert not access_of(job(), {"http_proxy": "http://proxy:1"}).trust_env
+    assert access_of(job("http://host/v1"), {"http_proxy": "http://proxy:1"}).trust_env
     assert not access_of(job(), {"NO_PROXY": "*", "PATH": "/bin"}).trust_env
+
+
+def test_a_proxy_that_can_not_be_used_is_refused_before_anything_is_made() -> None:
+    with pytest.raises(JobError, match="variable HTTPS_PROXY: expected") as refused:
+        access_of(job(), {"HTTPS_PROXY": f"socks5://me:{SECRET}@proxy:1080"})
+    assert SECRET not in str(refused.value)
