@@ -14,10 +14,12 @@ from batchrun.client.breaker import Breaker
 from batchrun.client.hints import wait_hint_s
 from batchrun.client.limiter import Gate
 from batchrun.client.outage import OUTAGE_ERRORS, Outage, Weather
+from batchrun.client.provider import most_in_flight
 from batchrun.client.reply import ReplyReader
 from batchrun.client.retry import RetryPolicy
 from batchrun.client.transport import ExchangeError, Transport, open_transport
 from batchrun.client.verdict import MOST_CODE_CHARS, Ruling, facts_of, judge, masked, read_error, trouble
+from batchrun.events import Unwatched, Watcher
 from batchrun.job.settings import Job
 from batchrun.model.attempt import Exchange, Reply, Spends, Then, Trouble
 
@@ -225,10 +227,19 @@ class Lane:
 
 
 @contextlib.asynccontextmanager
-async def open_lane(
-    job: Job, *, base_url: str, key: str | None, trust_env: bool, clock: Callable[[], float]
+async def open_lane(  # noqa: PLR0913 - what a run knows of its endpoint
+    job: Job,
+    *,
+    base_url: str,
+    key: str | None,
+    trust_env: bool,
+    clock: Callable[[], float],
+    watcher: Watcher = Unwatched(),  # noqa: B008 - it holds nothing
 ) -> AsyncGenerator[Lane, None]:
-    """Open the lane of a job for one run; `key` goes into the job's auth header and nowhere else."""
+    """Open the lane of a job for one run; `key` goes into the job's auth header and nowhere else.
+
+    A provider that tells how much it lets in flight is asked first.
+    """
     endpoint, limits = job.endpoint, job.limits
     source = endpoint.api_key_env or endpoint.api_key_file
     headers = dict(endpoint.headers)
@@ -242,8 +253,12 @@ async def open_lane(
         concurrency=limits.concurrency,
         trust_env=trust_env,
     ) as transport:
+        slots = limits.concurrency
+        if (told := await most_in_flight(transport, base_url)) is not None:
+            slots = min(slots, told)
+            watcher.noted("the provider told its limit", in_flight=told, slots=slots)
         yield Lane(
-            gate=Gate(slots=limits.concurrency, requests_per_minute=limits.requests_per_minute),
+            gate=Gate(slots=slots, requests_per_minute=limits.requests_per_minute),
             transport=transport,
             replies=ReplyReader(model=job.request.get("model"), price=job.price, keep_raw=endpoint.keep_raw),
             retries=RetryPolicy(limits),

@@ -64,6 +64,14 @@ class Transport(Protocol):
         ...
 
 
+class Inquirer(Protocol):
+    """Looks up what an endpoint's host tells beside its answers."""
+
+    async def look_up(self, path: str, *, timeout_s: float) -> Exchange:
+        """GET `path` of the endpoint's host and return the whole reply; raises ExchangeError when there is none."""
+        ...
+
+
 class _Sending(aiohttp.BytesIOPayload):
     """A request body that knows whether any of it may have left."""
 
@@ -100,6 +108,18 @@ class SessionTransport:
         except (aiohttp.ClientError, OSError) as error:
             if sending.sent:
                 raise self._cut(error) from None
+            raise self._unsent(error) from None
+
+    async def look_up(self, path: str, *, timeout_s: float) -> Exchange:
+        """GET `path` of the endpoint's host, as `exchange` would; raises ExchangeError when there is no whole reply."""
+        url = self._url.origin().with_path(path)
+        try:
+            async with (
+                asyncio.timeout(timeout_s),
+                self._session.get(url, allow_redirects=False, middlewares=(_once,)) as response,
+            ):
+                return Exchange(status=response.status, headers=_lowered(response.headers), body=await _read(response))
+        except (aiohttp.ClientError, OSError) as error:
             raise self._unsent(error) from None
 
     def _cut(self, error: aiohttp.ClientError | OSError) -> ExchangeError:
@@ -139,6 +159,14 @@ class SessionTransport:
             case _:
                 text = f"can't connect: {type(error).__name__}"
         return ExchangeError(phase, text, sent=False)
+
+
+async def _once(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    """Send a GET once; aiohttp itself would send it a second time where the connection breaks."""
+    try:
+        return await send(request)
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError):
+        raise ExchangeError("disconnected", "the connection broke", sent=True) from None
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:
@@ -209,7 +237,7 @@ async def open_transport(
     timeout_s: float,
     concurrency: int,
     trust_env: bool,
-) -> AsyncGenerator[Transport, None]:
+) -> AsyncGenerator[SessionTransport, None]:
     """Open a session for POSTs to `base_url`/chat/completions, closed at the end.
 
     With `trust_env` the proxy that the environment names is used. It is looked up once, here: aiohttp would do so for

@@ -132,7 +132,14 @@ async def _send(run: OpenRun, access: Access, watcher: Watcher, signals: SignalW
     clock = time.monotonic
     async with (
         _endpoint(run.job) as base_url,
-        open_lane(run.job, base_url=base_url, key=access.key, trust_env=access.trust_env, clock=clock) as lane,
+        open_lane(
+            run.job,
+            base_url=base_url,
+            key=access.key,
+            trust_env=access.trust_env,
+            clock=clock,
+            watcher=watcher,
+        ) as lane,
     ):
         prompter, envelope = run.examined.prompter, run.examined.envelope()
         worker = Worker(prompter=prompter, envelope=envelope, lane=lane, clock=clock, wall_us=_wall_us)
