@@ -43,6 +43,7 @@ class RowInFlight(msgspec.Struct, frozen=True, kw_only=True):
 class Progress(msgspec.Struct, frozen=True, kw_only=True):
     """A run as it stands: rows of its range, of which some are settled; times in seconds, money in USD.
 
+    `cost_usd` is what is known, None when nothing is; `unpriced_rows` counts completed rows whose cost is not known.
     `oldest` are the rows that have been in flight longest, the oldest first.
     """
 
@@ -61,7 +62,8 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     maybe_billed: int
     prompt_tokens: int
     completion_tokens: int
-    cost_usd: float
+    cost_usd: float | None
+    unpriced_rows: int
     elapsed_s: float
     paused_s: float
     rows_per_s: float

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
 from typing import Annotated
 
@@ -11,6 +12,8 @@ from msgspec import Meta
 
 from batchrun.model.attempt import Usage
 
+MOST_USD_PER_MILLION = 1_000_000
+
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")  # Decimal also takes "1_000"
 _NANO = Decimal(10) ** 9
 _MOST_NANOUSD = 2**63 - 1
@@ -18,16 +21,58 @@ _MOST_USD = _MOST_NANOUSD / _NANO
 
 UsdPerMillion = Annotated[
     float,
-    Meta(ge=0, le=1_000_000, description="USD for 1,000,000 tokens; more than 1 USD a token is refused"),
+    Meta(
+        ge=0,
+        le=MOST_USD_PER_MILLION,
+        description="USD for 1,000,000 tokens; more than 1 USD a token is refused",
+    ),
 ]
 
 
 class Price(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """[price]: USD for 1,000,000 tokens, used when the server reports no cost."""
 
-    input: UsdPerMillion
-    output: UsdPerMillion
+    input: UsdPerMillion | None = None
+    output: UsdPerMillion | None = None
     cached_input: UsdPerMillion | None = None
+    auto: Annotated[bool, Meta(description="look up what is not given; needs the extra `price`")] = False
+
+    def rates(self) -> Rates | None:
+        """Return the rates that the job file gives; None where it gives no price of input or of output."""
+        if self.input is None or self.output is None:
+            return None
+        return Rates(
+            input=rate(self.input),
+            output=rate(self.output),
+            cached_input=None if self.cached_input is None else rate(self.cached_input),
+        )
+
+
+class Rate(msgspec.Struct, frozen=True, gc=False):
+    """USD for 1,000,000 tokens: `base`, or for a request of more than so many prompt tokens that tier's price.
+
+    A tier holds for all tokens of the request, not only for those beyond its bound; tiers stand in rising order.
+    """
+
+    base: Decimal
+    tiers: tuple[tuple[int, Decimal], ...] = ()
+
+    def of(self, prompt_tokens: int) -> Decimal:
+        """Return the price that holds for a request of so many prompt tokens."""
+        usd_per_million = self.base
+        for more_than, price in self.tiers:
+            if prompt_tokens > more_than:
+                usd_per_million = price
+        return usd_per_million
+
+
+class Rates(msgspec.Struct, frozen=True, kw_only=True):
+    """What the tokens of one model cost; where a rate of cached tokens is None, they cost what others do."""
+
+    input: Rate
+    output: Rate
+    cached_input: Rate | None = None
+    cache_write: Rate | None = None
 
     def nanousd(self, usage: Usage) -> int | None:
         """Return the cost of `usage`, or None where its token counts are not known or no one can have used as many.
@@ -35,17 +80,28 @@ class Price(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         Prompt tokens include cached ones and completion tokens include reasoning ones (PROTOCOL.md 2.1), so
         each is counted once; more cached tokens than prompt tokens count as all of them.
         """
-        if usage.prompt_tokens is None or usage.completion_tokens is None:
+        prompt, completion = usage.prompt_tokens, usage.completion_tokens
+        if prompt is None or completion is None:
             return None
-        cached_price = self.input if self.cached_input is None else self.cached_input
-        cached = min(usage.cached_tokens or 0, usage.prompt_tokens)
+        cached = min(usage.cached_tokens or 0, prompt)
+        written = min(usage.cache_write_tokens or 0, prompt - cached)
         total = (
-            (usage.prompt_tokens - cached) * Decimal(str(self.input))
-            + cached * Decimal(str(cached_price))
-            + usage.completion_tokens * Decimal(str(self.output))
+            (prompt - cached - written) * self.input.of(prompt)
+            + cached * (self.cached_input or self.input).of(prompt)
+            + written * (self.cache_write or self.input).of(prompt)
+            + completion * self.output.of(prompt)
         )
         nanousd = _whole(total * 1000)
         return nanousd if nanousd <= _MOST_NANOUSD else None
+
+
+Tariff = Callable[[str | None, str | None], Rates | None]
+"""Tells what a reply costs at this moment, by the model that answered and the one that was asked for, where known."""
+
+
+def rate(usd_per_million: float) -> Rate:
+    """Return a rate without tiers, the double as it is written."""
+    return Rate(Decimal(str(usd_per_million)))
 
 
 def nanousd_from_usd(value: object) -> int | None:

@@ -15,10 +15,14 @@ from batchrun.execution.examine import Examined, examine
 from batchrun.job.load import load_job
 from batchrun.job.places import places_of
 from batchrun.job.settings import Job
+from batchrun.pricing import Rate
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """What a run would do: rows, files, what is still missing for it, and its first requests as they would be sent."""
+    """What a run would do: rows, files, what is still missing for it, and its first requests as they would be sent.
+
+    Where no `price` is known, `unpriced` says why.
+    """
 
     job: str
     input: str
@@ -28,8 +32,20 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     columns: Sequence[str]
     files: Sequence[str]
     shortest_time_s: float | None
+    price: ShownPrice | None
+    unpriced: str | None
     missing: str | None
     requests: Sequence[ShownRequest]
+
+
+class ShownPrice(msgspec.Struct, frozen=True, kw_only=True):
+    """USD for 1,000,000 tokens, each rate as `1.25 (2.5 above 200,000 prompt tokens)`, and whose price it is."""
+
+    source: str
+    input: str
+    output: str
+    cached_input: str | None
+    cache_write: str | None
 
 
 class ShownRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,6 +81,8 @@ def plan_job_file(
         ],
         files=[f"{file.path}: {file.rows:,} rows, {file.size:,} bytes" for file in examined.survey.files],
         shortest_time_s=_shortest_time_s(job, rows),
+        price=_price(examined),
+        unpriced=examined.quote.unknown,
         missing=_missing(job),
         requests=list(_requests(examined, min(rows, shown))),
     )
@@ -85,6 +103,23 @@ def _requests(examined: Examined, count: int) -> Iterator[ShownRequest]:
                 yield ShownRequest(row=record.row, problem=str(error))
             else:
                 yield ShownRequest(row=record.row, body=msgspec.Raw(request.body))
+
+
+def _price(examined: Examined) -> ShownPrice | None:
+    if (rates := examined.quote.rates) is None:
+        return None
+    return ShownPrice(
+        source=examined.quote.source,
+        input=_rate(rates.input),
+        output=_rate(rates.output),
+        cached_input=None if rates.cached_input is None else _rate(rates.cached_input),
+        cache_write=None if rates.cache_write is None else _rate(rates.cache_write),
+    )
+
+
+def _rate(rate: Rate) -> str:
+    tiers = "; ".join(f"{price.normalize():f} above {more_than:,} prompt tokens" for more_than, price in rate.tiers)
+    return f"{rate.base.normalize():f}" + (f" ({tiers})" if tiers else "")
 
 
 def _missing(job: Job) -> str | None:
@@ -112,6 +147,7 @@ def _lines(plan: Plan) -> Iterator[str]:
     yield f"  output   {plan.output}"
     if plan.shortest_time_s is not None:
         yield f"  time     at least {plan.shortest_time_s:.0f} s at requests_per_minute"
+    yield f"  price    {_price_line(plan)}"
     if plan.missing is not None:
         yield f"  missing  {plan.missing}"
     for request in plan.requests:
@@ -120,3 +156,16 @@ def _lines(plan: Plan) -> Iterator[str]:
         else:
             body = msgspec.json.format(bytes(request.body), indent=2).decode().replace("\n", "\n    ")
             yield f"  row {request.row} would send:\n    {body}"
+
+
+def _price_line(plan: Plan) -> str:
+    if plan.price is None:
+        return f"none known: {plan.unpriced}; a cost is unknown where the server reports none"
+    rates = {
+        "in": plan.price.input,
+        "out": plan.price.output,
+        "cached": plan.price.cached_input,
+        "cache write": plan.price.cache_write,
+    }
+    shown = ", ".join(f"{rate} {name}" for name, rate in rates.items() if rate is not None)
+    return f"{shown} USD per million tokens ({plan.price.source})"

@@ -13,6 +13,7 @@ import msgspec
 
 from batchrun.cli.say import say
 from batchrun.cli.watch import Teller, teller
+from batchrun.cli.wording import cost_text
 from batchrun.engine.access import access_of
 from batchrun.engine.local import run_job
 from batchrun.errors import BatchrunError, ExitStatus
@@ -115,9 +116,6 @@ def _known(count: int | None) -> str:
 
 def summary_lines(summary: Summary) -> Iterator[str]:
     """Yield the summary as aligned lines for a person."""
-    cost = "unknown" if summary.cost_usd is None else f"{summary.cost_usd:.6f} USD"
-    if summary.unpriced_rows:
-        cost = f"{cost} at least; {summary.unpriced_rows:,} rows unpriced" if summary.cost_usd else cost
     counts = ", ".join(f"{count:,} {name}" for name, count in summary.by_status.items()) or "none"
     errors = ", ".join(f"{count:,} {name}" for name, count in summary.by_error_class.items())
     requests = f"{summary.requests_sent:,} sent, {summary.retries:,} retries, {summary.throttled:,} throttled"
@@ -127,6 +125,6 @@ def summary_lines(summary: Summary) -> Iterator[str]:
         f"; {summary.maybe_billed:,} possibly billed without a result" if summary.maybe_billed else ""
     )
     yield f"  tokens    {_known(summary.prompt_tokens)} in, {_known(summary.completion_tokens)} out"
-    yield f"  cost      {cost}"
+    yield f"  cost      {cost_text(summary.cost_usd, summary.unpriced_rows, digits=6)}"
     yield f"  time      {summary.wall_s:.1f} s; the counts above are over all runs of this output"
     yield f"  output    {summary.output}"

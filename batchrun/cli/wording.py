@@ -11,6 +11,7 @@ WORTH_NAMING_S = 10.0
 
 def progress_text(progress: Progress) -> str:
     """Return the counts of a running job as one line."""
+    cost = cost_text(progress.cost_usd, progress.unpriced_rows, digits=4)
     parts = [
         f"{progress.settled:,}/{progress.rows:,} rows",
         f"{progress.failed:,} failed",
@@ -18,7 +19,7 @@ def progress_text(progress: Progress) -> str:
         f"{progress.waiting} waiting to retry",
         f"{progress.rows_per_s:.1f} rows/s",
         f"{progress.prompt_tokens + progress.completion_tokens:,} tokens",
-        f"{progress.cost_usd:.4f} USD",
+        cost if progress.cost_usd is not None else f"cost {cost}",
     ]
     if progress.paused_s > 0:
         parts.append(f"paused for {progress.paused_s:.0f} s")
@@ -29,6 +30,14 @@ def progress_text(progress: Progress) -> str:
     elif progress.eta_s is not None:
         parts.append(f"{duration(progress.eta_s)} left")
     return ", ".join(parts)
+
+
+def cost_text(cost_usd: float | None, unpriced_rows: int, *, digits: int) -> str:
+    """Return a cost as far as it is known, and how much of it is not."""
+    if cost_usd is None:
+        return "unknown"
+    known = f"{cost_usd:.{digits}f} USD"
+    return f"at least {known} ({unpriced_rows:,} rows unpriced)" if unpriced_rows else known
 
 
 def event_text(event: str, facts: Mapping[str, str | float | None]) -> str:

@@ -22,6 +22,7 @@ from batchrun.client.verdict import MOST_CODE_CHARS, Ruling, facts_of, judge, ma
 from batchrun.events import Unwatched, Watcher
 from batchrun.job.settings import Job
 from batchrun.model.attempt import Exchange, Reply, Spends, Then, Trouble
+from batchrun.pricing import Tariff
 
 SHORTAGE_S = 60.0
 """How long the lane makes do with the connections it has, before it tries whether this machine can open more."""
@@ -168,7 +169,7 @@ class Lane:
             try:
                 return self._replies.read(exchange.body, exchange.headers, model=model)
             except UnusableReplyError as error:
-                return self._unusable(exchange, error)
+                return self._unusable(exchange, error, model)
             except Exception as error:  # noqa: BLE001 - a reply nobody foresaw fails its row, never the run
                 return Trouble(
                     error_class="bad_reply",
@@ -198,9 +199,9 @@ class Lane:
             message = f"{message} (key from {self._key_source})".lstrip()
         return trouble(msgspec.structs.replace(facts, message=message, code=code[:MOST_CODE_CHARS]), ruling)
 
-    def _unusable(self, exchange: Exchange, error: UnusableReplyError) -> Reply | Trouble:
+    def _unusable(self, exchange: Exchange, error: UnusableReplyError, model: str | None) -> Reply | Trouble:
         """Judge a 200 without a completion (PROTOCOL.md 2.2, #20 to #23)."""
-        usage, cost = self._replies.salvage(exchange.body, exchange.headers)
+        usage, cost = self._replies.salvage(exchange.body, exchange.headers, model=model)
         if error.inner is not None:
             code = error.inner.get("code")
             inner = int(code) if isinstance(code, int | str) and _STATUS.fullmatch(str(code)) else 500
@@ -234,11 +235,12 @@ async def open_lane(  # noqa: PLR0913 - what a run knows of its endpoint
     key: str | None,
     trust_env: bool,
     clock: Callable[[], float],
+    tariff: Tariff | None = None,
     watcher: Watcher = Unwatched(),  # noqa: B008 - it holds nothing
 ) -> AsyncGenerator[Lane, None]:
     """Open the lane of a job for one run; `key` goes into the job's auth header and nowhere else.
 
-    A provider that tells how much it lets in flight is asked first.
+    `tariff` prices what the server does not. A provider that tells how much it lets in flight is asked first.
     """
     endpoint, limits = job.endpoint, job.limits
     source = endpoint.api_key_env or endpoint.api_key_file
@@ -260,7 +262,7 @@ async def open_lane(  # noqa: PLR0913 - what a run knows of its endpoint
         yield Lane(
             gate=Gate(slots=slots, requests_per_minute=limits.requests_per_minute),
             transport=transport,
-            replies=ReplyReader(model=job.request.get("model"), price=job.price, keep_raw=endpoint.keep_raw),
+            replies=ReplyReader(model=job.request.get("model"), tariff=tariff, keep_raw=endpoint.keep_raw),
             retries=RetryPolicy(limits),
             clock=clock,
             outage=Outage(max_outage_s=limits.max_outage_s, clock=clock),

@@ -11,7 +11,7 @@ import msgspec
 from batchrun.client.body import Body, Choice, Message, UnusableReplyError, as_object, decode_body, json_text
 from batchrun.client.usage import read_usage
 from batchrun.model.attempt import Cost, FinishReason, Reply, Usage
-from batchrun.pricing import Price
+from batchrun.pricing import Rates, Tariff
 
 _REASONS: Mapping[str, FinishReason] = {
     "stop": "stop",
@@ -32,13 +32,13 @@ _BROKEN_REASONS = frozenset(["error", "abort", "insufficient_system_resource"])
 class ReplyReader:
     """Reads the replies of one job; built once a run."""
 
-    def __init__(self, *, model: str | None, price: Price | None, keep_raw: bool) -> None:
+    def __init__(self, *, model: str | None, tariff: Tariff | None, keep_raw: bool) -> None:
         """Expect answers of `model` where a request names no other; None where each request names one.
 
-        `price` prices what the server does not; `keep_raw` keeps whole bodies.
+        `tariff` prices what the server does not; `keep_raw` keeps whole bodies.
         """
         self._model = model
-        self._price = price
+        self._tariff = tariff
         self._keep_raw = keep_raw
 
     def read(self, body: bytes, headers: Mapping[str, str], *, model: str | None = None) -> Reply:
@@ -49,7 +49,7 @@ class ReplyReader:
         flags: list[str] = []
         decoded = decode_body(body, flags)
         choice = _first_choice(decoded)
-        usage, cost = read_usage(decoded.usage, headers, self._price, flags)
+        usage, cost = read_usage(decoded.usage, headers, self._rates(decoded.model, model), flags)
         if decoded.model is not None and decoded.model != (model or self._model):
             flags.append("model_mismatch")
         finish = None if choice.finish_reason is None else _REASONS.get(choice.finish_reason, "other")
@@ -81,13 +81,20 @@ class ReplyReader:
         """Return the body's text where the job keeps it."""
         return body.decode("utf-8", "replace") if self._keep_raw else None
 
-    def salvage(self, body: bytes, headers: Mapping[str, str]) -> tuple[Usage, Cost | None]:
+    def salvage(
+        self, body: bytes, headers: Mapping[str, str], *, model: str | None = None
+    ) -> tuple[Usage, Cost | None]:
         """Return what a body without a completion still says of tokens and cost, so that no spending is forgotten."""
         try:
             tree = as_object(json.loads(body))
         except (ValueError, RecursionError):
             tree = as_object(None)
-        return read_usage(_raw_json(tree.get("usage")), headers, self._price, [])
+        answered = tree.get("model")
+        rates = self._rates(answered if isinstance(answered, str) else None, model)
+        return read_usage(_raw_json(tree.get("usage")), headers, rates, [])
+
+    def _rates(self, answered: str | None, asked: str | None) -> Rates | None:
+        return None if self._tariff is None else self._tariff(answered, asked or self._model)
 
 
 def _raw_json(value: object) -> msgspec.Raw:

@@ -10,7 +10,7 @@ import msgspec
 
 from batchrun.client.body import as_object, json_text
 from batchrun.model.attempt import Cost, Usage
-from batchrun.pricing import Price, nanousd_from_usd
+from batchrun.pricing import Rates, nanousd_from_usd
 
 _MOST_TOKENS = 10**12
 _MOST_DIGITS = 13
@@ -18,6 +18,7 @@ _MOST_DIGITS = 13
 
 class _Cached(msgspec.Struct, gc=False):
     cached_tokens: int | None = None
+    cache_write_tokens: int | None = None
 
 
 class _Reasoned(msgspec.Struct, gc=False):
@@ -39,12 +40,12 @@ _USAGE = msgspec.json.Decoder(_Usage)
 
 
 def read_usage(
-    raw: msgspec.Raw, headers: Mapping[str, str], price: Price | None, flags: list[str]
+    raw: msgspec.Raw, headers: Mapping[str, str], rates: Rates | None, flags: list[str]
 ) -> tuple[Usage, Cost | None]:
     """Return the tokens and the cost of one reply.
 
     The cost is the server's (`usage.estimated_cost`, `usage.cost`, header `x-litellm-response-cost`), else the
-    price's, else None. Adds `usage_missing`, `usage_inconsistent` and `cost_unparsable` to `flags` where they hold.
+    rates', else None. Adds `usage_missing`, `usage_inconsistent` and `cost_unparsable` to `flags` where they hold.
     """
     text = json_text(raw)
     if text is None:
@@ -57,7 +58,7 @@ def read_usage(
             usage = msgspec.structs.replace(usage, total_tokens=prompt + completion)
         elif total != prompt + completion:
             _add(flags, "usage_inconsistent")
-    return usage, _cost(usage, reported, headers, price, flags)
+    return usage, _cost(usage, reported, headers, rates, flags)
 
 
 def _typed(raw: msgspec.Raw, text: str) -> tuple[Usage, list[object]] | None:
@@ -65,11 +66,13 @@ def _typed(raw: msgspec.Raw, text: str) -> tuple[Usage, list[object]] | None:
         typed = _USAGE.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
+    cached = typed.prompt_tokens_details
     usage = Usage(
         prompt_tokens=typed.prompt_tokens,
         completion_tokens=typed.completion_tokens,
         total_tokens=typed.total_tokens,
-        cached_tokens=typed.prompt_tokens_details.cached_tokens if typed.prompt_tokens_details else None,
+        cached_tokens=cached.cached_tokens if cached else None,
+        cache_write_tokens=cached.cache_write_tokens if cached else None,
         reasoning_tokens=(
             typed.completion_tokens_details.reasoning_tokens if typed.completion_tokens_details else None
         ),
@@ -78,7 +81,7 @@ def _typed(raw: msgspec.Raw, text: str) -> tuple[Usage, list[object]] | None:
     billed = (usage.prompt_tokens, usage.completion_tokens, usage.total_tokens)
     if any(
         count is not None and not 0 <= count <= _MOST_TOKENS
-        for count in (*billed, usage.cached_tokens, usage.reasoning_tokens)
+        for count in (*billed, usage.cached_tokens, usage.cache_write_tokens, usage.reasoning_tokens)
     ):
         return None
     return usage, [typed.estimated_cost]
@@ -101,6 +104,7 @@ def _tolerant(text: str, flags: list[str]) -> tuple[Usage, list[object]]:
             given.get("num_cached_tokens"),
             given.get("prompt_cache_hit_tokens"),
         ),
+        cache_write_tokens=_count(flags, prompt_details.get("cache_write_tokens")),
         reasoning_tokens=_count(flags, completion_details.get("reasoning_tokens"), given.get("reasoning_tokens")),
         raw=text,
     )
@@ -135,7 +139,7 @@ def _cost(
     usage: Usage,
     reported: list[object],
     headers: Mapping[str, str],
-    price: Price | None,
+    rates: Rates | None,
     flags: list[str],
 ) -> Cost | None:
     for value in reported:
@@ -147,7 +151,7 @@ def _cost(
         _add(flags, "cost_unparsable")
     if (cost := _header_cost(headers, flags)) is not None:
         return cost
-    nanousd = price.nanousd(usage) if price else None
+    nanousd = rates.nanousd(usage) if rates else None
     return None if nanousd is None else Cost(nanousd=nanousd, source="price")
 
 

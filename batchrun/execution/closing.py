@@ -95,7 +95,7 @@ def summary_of(
         throttled=totals.throttled,
         maybe_billed=totals.maybe_billed,
         prompt_tokens=totals.prompt_tokens if totals.prompt_tokens or not answered else None,
-        completion_tokens=totals.completion_tokens if totals.prompt_tokens or not answered else None,
+        completion_tokens=totals.completion_tokens if totals.completion_tokens or not answered else None,
         cost_usd=usd(totals.cost_nanousd) if priced > 0 or totals.cost_nanousd else None,
         unpriced_rows=tallies.unpriced,
         started_at=started_at.isoformat(),

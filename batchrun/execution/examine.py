@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 
 from batchrun.errors import JobError
+from batchrun.job.catalogue import Quote, quote_of
 from batchrun.job.places import Places
 from batchrun.job.settings import OPENAI_BATCH, Job
 from batchrun.model.record import Column, Survey
@@ -26,6 +27,7 @@ class Examined(msgspec.Struct, frozen=True, kw_only=True):
     survey: Survey
     prompter: Prompting
     layout: Layout
+    quote: Quote
 
     def reader(self, layout: Layout) -> Reader:
         """Return a reader of the input for the prompts and for `layout`'s carried columns."""
@@ -43,6 +45,7 @@ def examine(job: Job, places: Places, *, known: Survey | None = None) -> Examine
     Raises JobError when anything is wrong; nothing has been made or sent then.
     """
     _check_output(job, places)
+    quote = quote_of(job)
     survey = survey_input(job.input, known=known)
     prompter = _prompter(job, survey)
     layout = Layout(
@@ -52,7 +55,7 @@ def examine(job: Job, places: Places, *, known: Survey | None = None) -> Examine
         keep_raw=job.endpoint.keep_raw,
     )
     refuse_clashes(layout)
-    return Examined(job=job, places=places, survey=survey, prompter=prompter, layout=layout)
+    return Examined(job=job, places=places, survey=survey, prompter=prompter, layout=layout, quote=quote)
 
 
 def _prompter(job: Job, survey: Survey) -> Prompting:

@@ -130,6 +130,9 @@ def _written(run: OpenRun, summary: Summary) -> Summary:
 
 async def _send(run: OpenRun, access: Access, watcher: Watcher, signals: SignalWatch) -> Sequence[Ending]:
     clock = time.monotonic
+    quote = run.examined.quote
+    if run.job.price is not None and quote.unknown is not None:
+        watcher.noted("no price is known", why=f"{quote.unknown}; a cost is unknown where the server reports none")
     async with (
         _endpoint(run.job) as base_url,
         open_lane(
@@ -138,6 +141,7 @@ async def _send(run: OpenRun, access: Access, watcher: Watcher, signals: SignalW
             key=access.key,
             trust_env=access.trust_env,
             clock=clock,
+            tariff=quote.tariff,
             watcher=watcher,
         ) as lane,
     ):

@@ -24,6 +24,7 @@ class Pulse:
         self._clock = clock
         self._began = clock()
         self._by_status: Counter[str] = Counter(tallies.by_status)
+        self._unpriced = tallies.unpriced
         self._totals = run.store.totals()
         self._paces: deque[tuple[float, int]] = deque(maxlen=PACE_TICKS)
         self.sealed = run.parts - len(run.open_parts)
@@ -32,8 +33,9 @@ class Pulse:
         """Count one committed entry."""
         self._totals = self._totals.plus(entry.totals)
         self._by_status["failed"] -= len(entry.reverts)
-        if entry.outcome is not None:
-            self._by_status[entry.outcome.status] += 1
+        if (outcome := entry.outcome) is not None:
+            self._by_status[outcome.status] += 1
+            self._unpriced += outcome.error_class is None and outcome.account.cost_nanousd is None
 
     def progress(
         self, *, in_flight: int, waiting: int, paused_s: float, draining: bool, oldest: Sequence[RowInFlight]
@@ -45,6 +47,7 @@ class Pulse:
         since, before = self._paces[0]
         rows_per_s = (settled - before) / (now - since) if now > since else 0.0
         left = self._run.rows - settled
+        priced = settled - self._by_status["failed"] - self._unpriced
         return Progress(
             run_id=self._run.run_id,
             job=self._run.job.name,
@@ -61,7 +64,8 @@ class Pulse:
             maybe_billed=totals.maybe_billed,
             prompt_tokens=totals.prompt_tokens,
             completion_tokens=totals.completion_tokens,
-            cost_usd=usd(totals.cost_nanousd),
+            cost_usd=usd(totals.cost_nanousd) if priced > 0 or totals.cost_nanousd else None,
+            unpriced_rows=self._unpriced,
             elapsed_s=now - self._began,
             paused_s=paused_s,
             rows_per_s=rows_per_s,

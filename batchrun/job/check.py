@@ -85,6 +85,7 @@ def check_job(job: Job) -> None:
     _check_wire_words(job)
     check_simulator(job.simulator)
     _check_prompt(job)
+    _check_price(job)
     share = job.limits.max_failed
     if isinstance(share, str) and Decimal(share[:-1]) > 100:  # noqa: PLR2004 - per cent
         raise JobError(f"limits.max_failed: expected at most 100%, got {share}")
@@ -120,6 +121,14 @@ def _check_prompt(job: Job) -> None:
                 f"prompt.{name}: an {OPENAI_BATCH} input brings messages and parameters in each line's body; "
                 "of [prompt] it takes only prompt.system"
             )
+
+
+def _check_price(job: Job) -> None:
+    if job.price is None or job.price.auto:
+        return
+    for name in ("input", "output"):
+        if getattr(job.price, name) is None:
+            raise JobError(f"price.{name}: missing; it is required unless price.auto is true")
 
 
 def _check_sendable(job: Job) -> None:

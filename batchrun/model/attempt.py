@@ -26,13 +26,17 @@ PASSING_ERRORS: frozenset[str] = frozenset({"server", "connect", "timeout", "dis
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """Token counts as the server reported them, None where it did not; `raw` is the JSON text as it came."""
+    """Token counts as the server reported them, None where it did not; `raw` is the JSON text as it came.
+
+    `cached_tokens` were read from a cache and `cache_write_tokens` written to one; both are among the prompt tokens.
+    """
 
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     total_tokens: int | None = None
     cached_tokens: int | None = None
     reasoning_tokens: int | None = None
+    cache_write_tokens: int | None = None
     raw: str | None = None
 
 

@@ -31,6 +31,7 @@ PROGRESS = Progress(
     prompt_tokens=1_000_000,
     completion_tokens=234_567,
     cost_usd=0.19037,
+    unpriced_rows=0,
     elapsed_s=100.0,
     paused_s=0.0,
     rows_per_s=34.04,
@@ -117,6 +118,15 @@ def test_the_text_of_progress() -> None:
     assert progress_text(unknown).endswith("0.1904 USD")
     paused = msgspec.structs.replace(PROGRESS, draining=True, paused_s=12.3)
     assert progress_text(paused).endswith("0.1904 USD, paused for 12 s, draining")
+
+
+def test_r11_a_cost_that_is_not_known_is_not_told_as_0() -> None:
+    unpriced = msgspec.structs.replace(PROGRESS, cost_usd=None, unpriced_rows=3_400, eta_s=None)
+    assert progress_text(unpriced).endswith(", cost unknown")
+    partly = msgspec.structs.replace(PROGRESS, unpriced_rows=1_200, eta_s=None)
+    assert progress_text(partly).endswith(", at least 0.1904 USD (1,200 rows unpriced)")
+    free = msgspec.structs.replace(PROGRESS, cost_usd=0.0, unpriced_rows=7, eta_s=None)
+    assert progress_text(free).endswith(", at least 0.0000 USD (7 rows unpriced)")
 
 
 @pytest.mark.parametrize(

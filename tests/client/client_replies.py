@@ -45,7 +45,8 @@ def body(message: dict[str, Any] | None = None, *, finish: Any = "stop", **field
 
 
 def reader(*, price: Price | None = None, keep_raw: bool = False) -> ReplyReader:
-    return ReplyReader(model=MODEL, price=price, keep_raw=keep_raw)
+    rates = price.rates() if price else None
+    return ReplyReader(model=MODEL, tariff=lambda *_: rates, keep_raw=keep_raw)
 
 
 class Scripted:

@@ -28,7 +28,8 @@ def usage_of(fields: object, *, price: Price | None = None, **headers: str) -> t
     text = fields if isinstance(fields, str) else json.dumps(fields)
     flags: list[str] = []
     given_headers = {name.replace("_", "-"): value for name, value in headers.items()}
-    usage, cost = read_usage(msgspec.Raw(text.encode()), given_headers, price, flags)
+    rates = price.rates() if price else None
+    usage, cost = read_usage(msgspec.Raw(text.encode()), given_headers, rates, flags)
     assert len(flags) == len(set(flags))
     return usage, cost, flags
 

@@ -57,7 +57,7 @@ def test_defaults_are_those_of_the_document(tmp_path: Path) -> None:
         ("imput.path=1", "imput: unknown key; did you mean `input`?"),
         ("limits.concurency=3", "limits.concurency: unknown key; did you mean `concurrency`?"),
         ("simulator.zzz=3", "simulator.zzz: unknown key; expected one of choices, completion_tokens"),
-        ("price={input=1,output=1,zzz=1}", "price.zzz: unknown key; expected one of cached_input, input, output"),
+        ("price={input=1,output=1,zzz=1}", "price.zzz: unknown key; expected one of auto, cached_input, input, output"),
         ("prompt.usr=x", "prompt.usr: unknown key; did you mean `user`?"),
         ("limits.deadline=never", "limits.deadline: unknown key"),
         ("name=3", "name: expected `str`, got `int`"),
