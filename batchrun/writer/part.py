@@ -11,7 +11,6 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import islice
 from pathlib import Path
 
 import msgspec
@@ -19,12 +18,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batchrun.errors import OutputError
-from batchrun.model.outcome import Outcome
+from batchrun.model.outcome import Completion, Outcome
 from batchrun.writer.schema import Layout, joined_batch, output_schema
 from batchrun.writer.spool import SpooledPart
 
 ROW_GROUP_BYTES = 64 * 1024 * 1024
-SLICE_ROWS = 256
+SLICE_ROWS, OLD_SLICE_ROWS = 256, 4096
+SLICE_BYTES = 4 * 1024 * 1024
+"""Rows and bytes that are in hand as Python values, or decoded, beside the row group that is being filled."""
 
 
 class WrittenPart(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,33 +70,29 @@ class PartWriter:
     def _batches(
         self, rows: range, outcomes: Iterator[Outcome], carried: SpooledPart, old: Path | None
     ) -> Iterator[pa.RecordBatch]:
-        if old is not None:
-            yield from self._merged(rows, outcomes, carried, old)
-        elif not self._layout.carried:
-            while some := list(islice(outcomes, SLICE_ROWS)):
-                yield joined_batch([], some, self._layout, self._schema)
-        else:
-            for batch in carried.batches():
-                some = list(islice(outcomes, batch.num_rows))
-                if len(some) < batch.num_rows:
-                    raise OutputError(f"rows {rows.start} to {rows.stop - 1}: an outcome is missing in the ledger")
-                yield joined_batch(batch.columns, some, self._layout, self._schema)
-
-    def _merged(
-        self, rows: range, outcomes: Iterator[Outcome], carried: SpooledPart, old: Path
-    ) -> Iterator[pa.RecordBatch]:
-        """Yield the rows of an old part, those that have a new outcome put in their places."""
-        before = pq.read_table(old).select(self._schema.names).replace_schema_metadata(self._schema.metadata)
-        held = pa.Table.from_batches(carried.batches()).combine_chunks() if self._layout.carried else None
+        """Yield the rows in order, each with its outcome or, where it has none, as it stands in the old part."""
+        held = _Pieces(carried.batches())
+        before = _Pieces(_old_batches(old, self._schema) if old is not None else iter(()))
         at = rows.start
         for some in _runs(outcomes):
             first = some[0].row
-            yield from before.slice(at - rows.start, first - at).to_batches()
-            place = first - rows.start
-            arrays = [] if held is None else [c.chunk(0).slice(place, len(some)) for c in held.columns]
-            yield joined_batch(arrays, some, self._layout, self._schema)
+            yield from _standing(before, range(at, first))
+            held.pass_over(first - at)
+            yield from self._joined(held, some)
+            before.pass_over(len(some))
             at = first + len(some)
-        yield from before.slice(at - rows.start, rows.stop - at).to_batches()
+        yield from _standing(before, range(at, rows.stop))
+
+    def _joined(self, held: _Pieces, some: list[Outcome]) -> Iterator[pa.RecordBatch]:
+        """Yield outcomes of consecutive rows beside their carried columns."""
+        if not self._layout.carried:
+            yield joined_batch([], some, self._layout, self._schema)
+            return
+        done = 0
+        for piece in held.take(len(some)):
+            upto = done + piece.num_rows
+            yield joined_batch(piece.columns, some[done:upto], self._layout, self._schema)
+            done = upto
 
     def _write(self, path: Path, batches: Iterable[pa.RecordBatch], rows: int) -> WrittenPart:
         tally = _Tally(self._layout.prefix)
@@ -143,16 +140,72 @@ class _Tally:
         self.unpriced += sum(without and status != "failed" for status, without in zip(statuses, costless, strict=True))
 
 
+class _Pieces:
+    """A place in batches of rows that moves forward only."""
+
+    def __init__(self, batches: Iterator[pa.RecordBatch]) -> None:
+        self._batches = batches
+        self._left: pa.RecordBatch | None = None
+
+    def take(self, rows: int) -> Iterator[pa.RecordBatch]:
+        """Yield the next `rows` rows, not copied; fewer where there are no more."""
+        while rows:
+            if self._left is None or not self._left.num_rows:
+                self._left = next(self._batches, None)
+                if self._left is None:
+                    return
+            piece = self._left.slice(0, rows)
+            self._left = self._left.slice(piece.num_rows)
+            rows -= piece.num_rows
+            yield piece
+
+    def pass_over(self, rows: int) -> None:
+        """Go `rows` rows on, or to the end."""
+        for _ in self.take(rows):
+            pass
+
+
+def _standing(before: _Pieces, rows: range) -> Iterator[pa.RecordBatch]:
+    """Yield rows as they stand in the old part; raises OutputError when it does not hold them."""
+    missing = len(rows)
+    for piece in before.take(missing):
+        missing -= piece.num_rows
+        yield piece
+    if missing:
+        raise OutputError(f"rows {rows.start} to {rows.stop - 1}: an outcome is missing in the ledger")
+
+
+def _old_batches(path: Path, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    """Read a part file in slices, with the columns of `schema`."""
+    with pq.ParquetFile(path) as file:
+        for group in range(file.num_row_groups):
+            about = file.metadata.row_group(group)
+            size = min(OLD_SLICE_ROWS, SLICE_BYTES * about.num_rows // max(1, about.total_byte_size))
+            for batch in file.iter_batches(max(1, size), row_groups=[group], use_threads=False):
+                yield pa.RecordBatch.from_arrays([batch.column(name) for name in schema.names], schema=schema)
+
+
 def _runs(outcomes: Iterator[Outcome]) -> Iterator[list[Outcome]]:
-    """Group outcomes of consecutive rows, at most SLICE_ROWS together."""
+    """Group outcomes of consecutive rows, at most SLICE_ROWS and about SLICE_BYTES together."""
     run: list[Outcome] = []
+    chars = 0
     for outcome in outcomes:
-        if run and (outcome.row != run[-1].row + 1 or len(run) == SLICE_ROWS):
+        if run and (outcome.row != run[-1].row + 1 or len(run) == SLICE_ROWS or chars >= SLICE_BYTES):
             yield run
-            run = []
+            run, chars = [], 0
         run.append(outcome)
+        chars += _chars_of(outcome)
     if run:
         yield run
+
+
+def _chars_of(outcome: Outcome) -> int:
+    """Return the length of all that may be long in an outcome."""
+    if isinstance(outcome, Completion):
+        reply = outcome.reply
+        texts = (reply.text, reply.reasoning, reply.tool_calls, reply.raw)
+        return sum(len(text) for text in texts if text is not None)
+    return len(outcome.raw or "")
 
 
 def _check(path: Path, schema: pa.Schema, rows: int) -> None:

@@ -33,7 +33,7 @@ class SpooledPart(msgspec.Struct, frozen=True, kw_only=True):
     def batches(self) -> Iterator[pa.RecordBatch]:
         """Yield them in row order; there is no file, and nothing to yield, where nothing is carried."""
         if self.path.exists():
-            with pa.memory_map(str(self.path)) as source, pa.ipc.open_stream(source) as stream:
+            with pa.OSFile(str(self.path)) as source, pa.ipc.open_stream(source) as stream:
                 yield from stream
 
 
