@@ -327,7 +327,7 @@ def test_a_connection_is_used_again_and_one_said_to_close_is_not() -> None:
     run(main())
 
 
-def test_keepalive_is_set_on_the_live_socket() -> None:
+def test_r08_keepalive_is_set_on_the_live_socket() -> None:
     """A6: a peer that died silently is noticed in about two minutes."""
 
     async def once(peer: Peer) -> None:
@@ -384,7 +384,7 @@ def test_cancellation_passes_and_gives_the_connection_back(script: Script) -> No
     run(main())
 
 
-def test_the_pool_is_larger_than_the_slots_and_aiohttp_counts_no_time() -> None:
+def test_r09_the_pool_is_larger_than_the_slots_and_aiohttp_counts_no_time() -> None:
     async def main() -> None:
         async with opened("http://127.0.0.1:9/v1", concurrency=300) as transport:
             assert pool_of(transport).limit >= 300

@@ -32,7 +32,7 @@ def assert_whole(output: Path, count: int) -> None:
         assert row["completion"].startswith(digest_of_prompt(row["prompt"]))
 
 
-def test_a_finished_run_sends_nothing_and_changes_nothing(tmp_path: Path) -> None:
+def test_r03_a_finished_run_sends_nothing_and_changes_nothing(tmp_path: Path) -> None:
     """DEMAND.md R03: the same command again sends 0 requests, exits the same, leaves every file as it is."""
     write_rows(tmp_path, prompts(50))
     with endpoint() as served:
@@ -49,7 +49,7 @@ def test_a_finished_run_sends_nothing_and_changes_nothing(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
-def test_kill_9_costs_at_most_the_slots(tmp_path: Path, share: float) -> None:
+def test_r01_r03_kill_9_costs_at_most_the_slots(tmp_path: Path, share: float) -> None:
     """SPEC.md, promise 1: no row lost or doubled; at most `concurrency` requests are paid twice."""
     count, concurrency = 600, 16
     write_rows(tmp_path, prompts(count))
@@ -77,7 +77,7 @@ def test_kill_9_costs_at_most_the_slots(tmp_path: Path, share: float) -> None:
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 143)])
-def test_a_signal_drains_and_costs_nothing(tmp_path: Path, number: signal.Signals, status: int) -> None:
+def test_r19_a_signal_drains_and_costs_nothing(tmp_path: Path, number: signal.Signals, status: int) -> None:
     """DEMAND.md R19: what is in flight is kept, the exit status names the signal, the same command goes on."""
     write_rows(tmp_path, prompts(300))
     with endpoint("latency_ms=30") as served:
@@ -95,7 +95,7 @@ def test_a_signal_drains_and_costs_nothing(tmp_path: Path, number: signal.Signal
     assert_whole(tmp_path / "out", 300)
 
 
-def test_a_second_signal_leaves_at_once(tmp_path: Path) -> None:
+def test_r19_a_second_signal_leaves_at_once(tmp_path: Path) -> None:
     write_rows(tmp_path, prompts(20))
     with endpoint("hang_rate=1") as served:
         job = job_file(tmp_path, endpoint={"base_url": served.base_url})
@@ -109,7 +109,7 @@ def test_a_second_signal_leaves_at_once(tmp_path: Path) -> None:
     assert summary_of(tmp_path / "out")["by_status"] == {}
 
 
-def test_the_grace_time_bounds_the_drain(tmp_path: Path) -> None:
+def test_r19_the_grace_time_bounds_the_drain(tmp_path: Path) -> None:
     write_rows(tmp_path, prompts(20))
     with endpoint("hang_rate=1") as served:
         run = start(job_file(tmp_path, endpoint={"base_url": served.base_url}), "--grace", "0.2")
@@ -119,7 +119,7 @@ def test_the_grace_time_bounds_the_drain(tmp_path: Path) -> None:
     assert run.returncode == 130
 
 
-def test_a_second_run_on_the_same_output_exits_6_and_names_the_holder(tmp_path: Path) -> None:
+def test_r39_a_second_run_on_the_same_output_exits_6_and_names_the_holder(tmp_path: Path) -> None:
     """DEMAND.md R39: the lock is the kernel's, so a killed holder leaves none."""
     write_rows(tmp_path, prompts(20))
     with endpoint("hang_rate=1") as served:
@@ -143,7 +143,7 @@ def test_a_second_run_on_the_same_output_exits_6_and_names_the_holder(tmp_path: 
         ("endpoint.base_url=http://127.0.0.1:9", "endpoint.base_url"),
     ],
 )
-def test_another_job_on_the_same_output_is_refused(tmp_path: Path, change: str, named: str) -> None:
+def test_r26_another_job_on_the_same_output_is_refused(tmp_path: Path, change: str, named: str) -> None:
     """DEMAND.md R26: the difference is named, nothing is sent, nothing is changed."""
     write_rows(tmp_path, prompts(5))
     job = job_file(tmp_path)
@@ -153,7 +153,7 @@ def test_another_job_on_the_same_output_is_refused(tmp_path: Path, change: str, 
     assert named in refused.stderr
 
 
-def test_a_changed_input_is_refused_and_harmless_changes_are_not(tmp_path: Path) -> None:
+def test_r26_a_changed_input_is_refused_and_harmless_changes_are_not(tmp_path: Path) -> None:
     write_rows(tmp_path, prompts(5))
     job = job_file(tmp_path)
     assert batchrun("run", job).returncode == 0
@@ -183,7 +183,7 @@ def test_limit_then_more_then_all_costs_one_pass(tmp_path: Path) -> None:
     ]
 
 
-def test_retry_failed_sends_exactly_the_failed_rows(tmp_path: Path) -> None:
+def test_r27_retry_failed_sends_exactly_the_failed_rows(tmp_path: Path) -> None:
     """DEMAND.md R27: k failed rows, k requests; their parts are rewritten, the others keep their bytes."""
     rows = prompts(60)
     for number in (3, 4, 25):
@@ -205,7 +205,7 @@ def test_retry_failed_sends_exactly_the_failed_rows(tmp_path: Path) -> None:
     assert summary_of(tmp_path / "out")["by_status"] == {"ok": 57, "failed": 3}
 
 
-def test_retry_failed_puts_new_outcomes_into_their_places(tmp_path: Path) -> None:
+def test_r27_retry_failed_puts_new_outcomes_into_their_places(tmp_path: Path) -> None:
     """Rows that failed while half of all requests broke are whole after the retries, with all attempts paid for."""
     write_rows(tmp_path, prompts(80))
     with endpoint("error_rate=0.5") as served:
@@ -259,7 +259,7 @@ def test_a_part_that_was_removed_or_changed_is_sent_again(tmp_path: Path) -> Non
     assert_whole(tmp_path / "out", 60)
 
 
-def test_one_file_output_appears_only_when_complete(tmp_path: Path) -> None:
+def test_r02_one_file_output_appears_only_when_complete(tmp_path: Path) -> None:
     write_rows(tmp_path, prompts(300))
     with endpoint("latency_ms=20") as served:
         job = job_file(

@@ -46,7 +46,7 @@ def fields(schema: pa.Schema) -> list[tuple[str, pa.DataType]]:
 
 
 @pytest.mark.parametrize("form", ["jsonl", "ndjson", "jsonl.gz", "jsonl.zst", "parquet", "directory", "glob"])
-def test_every_row_once_in_order_with_its_completion(tmp_path: Path, form: str) -> None:
+def test_r10_every_row_once_in_order_with_its_completion(tmp_path: Path, form: str) -> None:
     rows = prompts(300)
     text = "".join(json.dumps(row) + "\n" for row in rows).encode()
     path = f"rows.{form}"
@@ -94,7 +94,7 @@ def mixed_rows() -> list[object]:
     return rows
 
 
-def test_failed_rows_stay_rows_and_say_why(tmp_path: Path) -> None:
+def test_r05_r29_failed_rows_stay_rows_and_say_why(tmp_path: Path) -> None:
     """DEMAND.md R05, R29: as many rows out as in; each failure has its class and a message; exit 1."""
     write_rows(tmp_path, mixed_rows())
     job = job_file(tmp_path, simulator={"reject_containing": "forbidden"}, output={"rows_per_part": 33})
@@ -130,7 +130,7 @@ def test_max_failed_is_what_divides_0_from_1(tmp_path: Path) -> None:
     assert summary_of(tmp_path / "out")["requests_sent"] == 94
 
 
-def test_one_schema_whatever_happened(tmp_path: Path) -> None:
+def test_r33_one_schema_whatever_happened(tmp_path: Path) -> None:
     """DEMAND.md R33: all failed, none failed, a single row: the same columns and types in every part."""
     schemas: list[pa.Schema] = []
     for name, rows, simulator in (
@@ -147,7 +147,7 @@ def test_one_schema_whatever_happened(tmp_path: Path) -> None:
     assert all(schema.equals(schemas[0]) for schema in schemas)
 
 
-def test_the_survey_fixes_column_types_for_all_parts(tmp_path: Path) -> None:
+def test_r33_the_survey_fixes_column_types_for_all_parts(tmp_path: Path) -> None:
     """SPEC.md, Rows: types come from the whole input, so a part of nulls has the same schema as the others."""
     rows: list[object] = [{"prompt": "a", "n": None, "tags": None, "mixed": None, "x": 1} for _ in range(4)]
     rows += [{"prompt": "b", "n": 2, "tags": ["é", 1], "mixed": "s", "x": 1.5, "late": True}]
@@ -238,7 +238,7 @@ def test_messages_and_params_of_a_row_reach_the_wire(tmp_path: Path) -> None:
     assert rows[0]["completion_tokens"] == 2
 
 
-def test_odd_text_goes_through_whole(tmp_path: Path) -> None:
+def test_r34_odd_text_goes_through_whole(tmp_path: Path) -> None:
     """DEMAND.md R34: NUL, emoji, a lone surrogate and a BOM touch no neighbour; replaced text is flagged."""
     lines = [
         '\ufeff{"id": 0, "prompt": "bom"}',

@@ -60,7 +60,7 @@ def test_a_lock_ends_with_its_holder(tmp_path: Path) -> None:
             assert path.read_text().startswith(f"process {os.getpid()} on ")
 
 
-def test_a_killed_holder_leaves_no_lock(tmp_path: Path) -> None:
+def test_r39_a_killed_holder_leaves_no_lock(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     with holder(path) as process:
         process.send_signal(signal.SIGKILL)

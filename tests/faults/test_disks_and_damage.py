@@ -167,7 +167,7 @@ def test_a_damaged_ledger_is_named_and_never_believed(tmp_path: Path, where: str
     check_end(tmp_path / "out", 120)
 
 
-def test_a_torn_journal_loses_only_its_tail(tmp_path: Path) -> None:
+def test_r25_a_torn_journal_loses_only_its_tail(tmp_path: Path) -> None:
     """DEMAND.md R25: the WAL cut at many places: it opens, drops what is torn, and the run completes."""
     with endpoint() as served:
         job = damaged_run(tmp_path, served.base_url)

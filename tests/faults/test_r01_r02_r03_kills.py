@@ -120,13 +120,13 @@ def drill(folder: Path, *, kills: int, rows: int, seed: int, longest_s: float) -
 
 
 @pytest.mark.timeout(300)
-def test_25_kills_at_random_moments(tmp_path: Path) -> None:
+def test_r01_r02_r03_25_kills_at_random_moments(tmp_path: Path) -> None:
     drill(tmp_path, kills=25, rows=2500, seed=25, longest_s=1.4)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(3600)
-def test_500_kills_at_random_moments(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_r01_r02_r03_500_kills_at_random_moments(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     began = time.monotonic()
     figures = drill(tmp_path, kills=500, rows=50_000, seed=500, longest_s=1.6)
     with capsys.disabled():
@@ -184,7 +184,7 @@ def crash(job: Path, step: tuple[str, str, int], *words: str) -> None:
 
 
 @pytest.mark.parametrize("step", STEPS, ids=lambda step: f"{step[1]} {step[0].rpartition(':')[2]} {step[2]}")
-def test_a_crash_at_each_step_costs_at_most_the_slots(tmp_path: Path, step: tuple[str, str, int]) -> None:
+def test_r02_r03_a_crash_at_each_step_costs_at_most_the_slots(tmp_path: Path, step: tuple[str, str, int]) -> None:
     rows = 120
     with endpoint("latency_ms=5") as served:
         job = drill_job(tmp_path, served, rows)
@@ -216,7 +216,9 @@ RETRY_STEPS = [
 
 
 @pytest.mark.parametrize("step", RETRY_STEPS, ids=lambda step: f"{step[1]} {step[0].rpartition(':')[2]} {step[2]}")
-def test_a_crash_while_a_part_is_rewritten_keeps_either_file_whole(tmp_path: Path, step: tuple[str, str, int]) -> None:
+def test_r02_a_crash_while_a_part_is_rewritten_keeps_either_file_whole(
+    tmp_path: Path, step: tuple[str, str, int]
+) -> None:
     """A quarter of the rows failed; --retry-failed crashes at each step; after it every row is there and right."""
     rows = 60
     failed = [number for number in range(rows) if "3" in str(number)]

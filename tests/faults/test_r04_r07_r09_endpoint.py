@@ -135,7 +135,7 @@ def test_r14_what_unusable_replies_cost_is_not_forgotten(tmp_path: Path) -> None
     assert summary_of(tmp_path / "out")["cost_usd"] == pytest.approx(0.004)
 
 
-def test_r07_rows_that_are_never_answered_end_as_timeouts(tmp_path: Path) -> None:
+def test_r07_r09_rows_that_are_never_answered_end_as_timeouts(tmp_path: Path) -> None:
     """DEMAND.md R07, R09: the timeout that is set is the one in force; waiting for a slot does not eat it."""
     write_rows(tmp_path, prompts(40))
     with endpoint("hang_rate=0.05", "latency_ms=300") as served:
@@ -159,7 +159,7 @@ def test_r07_no_timeout_can_be_switched_off(tmp_path: Path) -> None:
         assert batchrun("run", job_file(tmp_path), "--set", f"endpoint.timeout_s={value}").returncode == 2
 
 
-def test_a_straggler_holds_back_no_other_part_and_is_named(tmp_path: Path) -> None:
+def test_r07_a_straggler_holds_back_no_other_part_and_is_named(tmp_path: Path) -> None:
     """One row hangs: all other parts are written meanwhile, and plain progress names the row and its age."""
     write_rows(tmp_path, prompts(200))
     release = threading.Event()

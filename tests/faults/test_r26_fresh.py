@@ -37,7 +37,9 @@ def models_in(output: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("step", PUBLISHING, ids=lambda step: f"{step[1]} {step[0].rpartition(':')[2]} {step[2]}")
-def test_a_crash_at_each_step_of_a_fresh_run_is_rolled_forward(tmp_path: Path, step: tuple[str, str, int]) -> None:
+def test_r02_r26_a_crash_at_each_step_of_a_fresh_run_is_rolled_forward(
+    tmp_path: Path, step: tuple[str, str, int]
+) -> None:
     """The old rows or the new ones, every file whole; the next --fresh finishes at the cost of one pass."""
     write_rows(tmp_path, prompts(120))
     with endpoint() as old, endpoint("seed=7") as new:
@@ -67,7 +69,7 @@ def test_a_crash_at_each_step_of_a_fresh_run_is_rolled_forward(tmp_path: Path, s
     assert summary_of(tmp_path / "out")["by_status"] == {"ok": 120}
 
 
-def test_the_old_output_stays_whole_until_the_new_one_is_complete(tmp_path: Path) -> None:
+def test_r02_r26_the_old_output_stays_whole_until_the_new_one_is_complete(tmp_path: Path) -> None:
     write_rows(tmp_path, prompts(60))
     job = job_file(tmp_path, output={"rows_per_part": 25})
     assert batchrun("run", job).returncode == 0

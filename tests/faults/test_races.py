@@ -15,7 +15,7 @@ from e2e_tools import COMMAND, batchrun, endpoint, job_file, prompts, start, sum
 from test_r01_r02_r03_kills import check_end, crash, disturbed
 
 
-def test_of_two_first_runs_only_one_goes_on(tmp_path: Path) -> None:
+def test_r39_of_two_first_runs_only_one_goes_on(tmp_path: Path) -> None:
     """Both survey an output that is not there yet; the lock decides, and nothing is paid twice."""
     write_rows(tmp_path, prompts(200))
     with endpoint("latency_ms=60") as served:
@@ -31,7 +31,7 @@ def test_of_two_first_runs_only_one_goes_on(tmp_path: Path) -> None:
     "target",
     ["batchrun.writer.dataset:Dataset.assemble", "batchrun.execution.once:_written", "batchrun.execution.once:_send"],
 )
-def test_a_signal_before_or_after_the_flow_is_not_lost_and_costs_no_summary(tmp_path: Path, target: str) -> None:
+def test_r19_a_signal_before_or_after_the_flow_is_not_lost_and_costs_no_summary(tmp_path: Path, target: str) -> None:
     """After the last row a single signal changes nothing; before the first it stops the run before anything is sent."""
     write_rows(tmp_path, prompts(30))
     with endpoint() as served:
