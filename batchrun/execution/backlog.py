@@ -13,7 +13,8 @@ from collections.abc import Iterable
 
 from batchrun.worker import OpenRow
 
-ROWS_AHEAD = 512
+ROWS_AHEAD, STRETCHES_AHEAD = 512, 8
+"""New rows that may lie ready, and the stretches they are of: those are bounded in bytes, rows are not."""
 
 
 class Backlog:
@@ -24,6 +25,7 @@ class Backlog:
         self._loop = asyncio.get_running_loop()
         self._most_waiting = most_waiting
         self._new: deque[OpenRow] = deque()
+        self._stretches: deque[int] = deque()
         self._waiting: list[tuple[float, int, OpenRow]] = []
         self._order = 0
         self._takers: deque[asyncio.Future[None]] = deque()
@@ -41,13 +43,15 @@ class Backlog:
         return len(self._waiting)
 
     async def add(self, rows: Iterable[OpenRow]) -> None:
-        """Add new rows once there is room for them."""
+        """Add the new rows of one stretch, once there is room for them."""
         await self._room.wait()
         before = len(self._new)
         self._new.extend(rows)
-        self._open += len(self._new) - before
-        self._wake(len(self._new) - before)
-        self._note_room()
+        if (added := len(self._new) - before) > 0:
+            self._stretches.append(added)
+            self._open += added
+            self._wake(added)
+            self._note_room()
 
     def all_read(self) -> None:
         """Say that no new row will come; the backlog closes when the last row is settled."""
@@ -63,6 +67,9 @@ class Backlog:
                 return row
             if self._new:
                 row = self._new.popleft()
+                self._stretches[0] -= 1
+                if not self._stretches[0]:
+                    self._stretches.popleft()
                 self._note_room()
                 return row
             taker: asyncio.Future[None] = self._loop.create_future()
@@ -106,7 +113,8 @@ class Backlog:
             self.close()
 
     def _note_room(self) -> None:
-        ahead = len(self._new) < ROWS_AHEAD and self._uncommitted < ROWS_AHEAD
+        ahead = len(self._new) < ROWS_AHEAD and len(self._stretches) < STRETCHES_AHEAD
+        ahead = ahead and self._uncommitted < ROWS_AHEAD
         if self.closed or (ahead and len(self._waiting) < self._most_waiting):
             self._room.set()
         else:
