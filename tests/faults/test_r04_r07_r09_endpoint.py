@@ -185,28 +185,33 @@ def test_r07_a_straggler_holds_back_no_other_part_and_is_named(tmp_path: Path) -
     assert table_of(tmp_path / "out").column("row").to_pylist() == list(range(200))
 
 
-def test_an_outage_fails_no_row(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("rows", "away_s"),
+    [(300, 0.0), pytest.param(3000, 180.0, marks=[pytest.mark.long, pytest.mark.timeout(600)])],
+)
+def test_an_outage_fails_no_row(tmp_path: Path, rows: int, away_s: float, capsys: pytest.CaptureFixture[str]) -> None:
     """DESIGN.md 4: the endpoint goes away in the middle and comes back on the same port; the run finishes."""
-    write_rows(tmp_path, prompts(300))
-    with contextlib.ExitStack() as stack:
-        first = stack.enter_context(_serving(0))
-        port = first.port
-        job = job_file(
-            tmp_path, endpoint={"base_url": f"http://127.0.0.1:{port}/v1/openai"}, limits={"max_ambiguous_attempts": 1}
-        )
+    write_rows(tmp_path, prompts(rows))
+    with endpoint("latency_ms=20") as first:
+        job = job_file(tmp_path, endpoint={"base_url": first.base_url}, limits={"max_ambiguous_attempts": 1})
         run = start(job)
-        wait_for(lambda: first.replies() >= 100, run)
+        wait_for(lambda: first.stats()["replies"] >= rows // 3, run)
         first.process.kill()
-        first.process.wait()
-        assert "an outage begins" in _line_with(run, "outage")
-        assert run.poll() is None
-        second = stack.enter_context(_serving(port))
-        _, told = run.communicate(timeout=80)
+    assert "an outage begins" in _line_with(run, "outage")
+    time.sleep(away_s)  # the outage itself
+    assert run.poll() is None
+    with endpoint("latency_ms=20", port=first.port) as second:
+        _, told = run.communicate(timeout=120)
         assert run.returncode == 0, told
         assert "the outage ends" in told
-        assert second.replies() >= 150
-    check_end(tmp_path / "out", 300)
-    assert summary_of(tmp_path / "out")["by_status"] == {"ok": 300}
+        assert second.stats()["replies"] >= rows // 2
+    check_end(tmp_path / "out", rows)
+    summary = summary_of(tmp_path / "out")
+    assert summary["by_status"] == {"ok": rows}
+    if away_s:
+        figures = {name: summary[name] for name in ("wall_s", "requests_sent", "retries", "maybe_billed")}
+        with capsys.disabled():
+            print(f"\nan endpoint away for {away_s:.0f} s: {figures}")  # noqa: T201
 
 
 def test_an_outage_that_lasts_too_long_ends_the_run_with_rows_pending(tmp_path: Path) -> None:
@@ -220,7 +225,7 @@ def test_an_outage_that_lasts_too_long_ends_the_run_with_rows_pending(tmp_path: 
     assert "max_outage_s" in ended.stderr
     assert "refused" in ended.stderr
     assert summary_of(tmp_path / "out")["by_status"] == {}
-    with _serving(port):
+    with endpoint(port=port):
         assert batchrun("run", job).returncode == 0
     check_end(tmp_path / "out", 100)
 
@@ -325,35 +330,6 @@ def test_more_connections_than_open_files_is_refused_with_the_number(tmp_path: P
         capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert raised.returncode == 0, raised.stderr
-
-
-class _Served:
-    def __init__(self, process: subprocess.Popen[str], port: int) -> None:
-        self.process = process
-        self.port = port
-
-    def replies(self) -> int:
-        import urllib.request  # noqa: PLC0415
-
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/stats", timeout=10) as reply:
-            return int(json.loads(reply.read())["replies"])
-
-
-@contextlib.contextmanager
-def _serving(port: int) -> Iterator[_Served]:
-    process = subprocess.Popen(
-        [*COMMAND, "simulate", "--port", str(port), "--set", "latency_ms=20"], stdout=subprocess.PIPE, text=True
-    )
-    try:
-        assert process.stdout is not None
-        url = process.stdout.readline().strip().split()[-1]
-        yield _Served(process, int(url.split(":")[2].split("/")[0]))
-    finally:
-        if process.poll() is None:
-            process.terminate()
-        process.wait(timeout=30)
-        assert process.stdout is not None
-        process.stdout.close()
 
 
 def _line_with(run: subprocess.Popen[str], word: str) -> str:
