@@ -19,7 +19,7 @@ from batchrun.errors import RecordError
 from batchrun.events import RowInFlight, Totals
 from batchrun.ledger.records import Entry
 from batchrun.model.attempt import Cost, Reply, Spends, Then, Tries, Trouble, Usage
-from batchrun.model.outcome import Account, Completion, Failure, Outcome
+from batchrun.model.outcome import Account, Completion, Failure
 from batchrun.model.record import Record
 from batchrun.model.request import Envelope, Request
 from batchrun.prompt.prompter import Prompting
@@ -139,11 +139,10 @@ class Worker:
     def _step(self, row: OpenRow, request: Request, attempt: Attempt) -> Step:
         came_to, totals = attempt.came_to, _totals(row.tries, attempt.came_to)
         if isinstance(came_to, Reply):
-            account = self._account(row, request, attempt, came_to.flags)
-            outcome: Outcome = Completion(row=request.row, reply=came_to, account=account)
-            self._lane.breaker.answered()
-            return Step(entry=Entry(row=request.row, totals=totals, outcome=outcome), weather=attempt.weather)
+            return self._answered(row, request, attempt, came_to)
         wait_s, then = self._way_on(row, attempt, came_to)
+        if wait_s is None and then is Then.FAIL_ROW and came_to.instead is not None:
+            return self._answered(row, request, attempt, came_to.instead)
         if wait_s is not None or then is Then.STOP_RUN:
             entry = Entry(row=request.row, totals=totals, tries=row.tries)
             stop = came_to.message if wait_s is None else None
@@ -161,6 +160,13 @@ class Worker:
             raw=came_to.raw,
         )
         return Step(entry=Entry(row=request.row, totals=totals, outcome=failure), weather=attempt.weather)
+
+    def _answered(self, row: OpenRow, request: Request, attempt: Attempt, reply: Reply) -> Step:
+        account = self._account(row, request, attempt, reply.flags)
+        outcome = Completion(row=request.row, reply=reply, account=account)
+        self._lane.breaker.answered()
+        totals = _totals(row.tries, attempt.came_to)
+        return Step(entry=Entry(row=request.row, totals=totals, outcome=outcome), weather=attempt.weather)
 
     def _tripped(self, row: OpenRow, trouble: Trouble) -> Trip | None:
         """Tell the breaker of a row that is about to fail; return what follows when it trips."""
@@ -198,9 +204,10 @@ class Worker:
 
 
 def _flags(row: OpenRow, flags: tuple[str, ...]) -> tuple[str, ...]:
-    more = [name for name, holds in (("maybe_billed", row.tries.maybe_billed), ("text_replaced", row.replaced))
-            if holds and name not in flags]  # fmt: skip
-    return (*flags, *more)
+    more = (*row.tries.flags, "text_replaced") if row.replaced else row.tries.flags
+    if not more:
+        return flags
+    return (*flags, *(name for name in more if name not in flags))
 
 
 def _counted(tries: Tries, attempt: Attempt, began_us: int) -> Tries:
@@ -218,7 +225,7 @@ def _counted(tries: Tries, attempt: Attempt, began_us: int) -> Tries:
         attempts=tries.attempts + 1,
         errors=tries.errors + spends,
         ambiguous=tries.ambiguous + (spends and trouble is not None and trouble.spends is Spends.AMBIGUOUS),
-        limited=tries.limited + (spends and trouble is not None and trouble.most_tries is not None),
+        lines=(*tries.lines, trouble.line) if spends and trouble is not None else tries.lines,
         throttled=tries.throttled + throttled,
         maybe_billed=tries.maybe_billed or (trouble is not None and trouble.maybe_billed),
         cost_nanousd=spent,

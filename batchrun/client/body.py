@@ -10,35 +10,41 @@ import json
 import re
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import cast
+from typing import Literal, cast
 
 import msgspec
 
+from batchrun.model.attempt import Reply
+
+Useless = Literal["page", "unparsable", "empty_choices", "nothing"]
+
 _LONE = re.compile("[\ud800-\udfff]")
-_DONE = "data: [DONE]"
+_DONE = re.compile(r"data: ?\[DONE\]")
+_BLANK = " \t\r\n"
 _NOTHING: Mapping[str, object] = MappingProxyType({})
 
 
 class UnusableReplyError(Exception):
     """Raised when a 200 holds no completion; the message says why.
 
-    `inner` is the error object that the body holds, if any. `tries` bounds further tries (PROTOCOL.md 2.2, #20 to
-    #23), None leaves them to the row's budget. `is_page` marks HTML or other text that is no JSON at all.
+    `useless` names the case: HTML or other text that is no JSON at all, JSON that can't be read, no choices, or nothing
+    in them; the row may be settled with `instead` when it is so again. `inner` is the error object that the body holds
+    instead, if any (PROTOCOL.md 2.2, #20 to #23).
     """
 
     def __init__(
         self,
         what: str,
+        useless: Useless = "unparsable",
         *,
         inner: Mapping[str, object] | None = None,
-        tries: int | None = 2,
-        is_page: bool = False,
+        instead: Reply | None = None,
     ) -> None:
         """Describe the reply without quoting completions."""
         super().__init__(what)
+        self.useless: Useless = useless
         self.inner = inner
-        self.tries = tries
-        self.is_page = is_page
+        self.instead = instead
 
 
 class Message(msgspec.Struct, gc=False):
@@ -49,6 +55,7 @@ class Message(msgspec.Struct, gc=False):
     reasoning: str | None = None
     refusal: str | None = None
     tool_calls: msgspec.Raw = msgspec.Raw()
+    function_call: msgspec.Raw = msgspec.Raw()
     reasoning_details: None = None
 
 
@@ -67,7 +74,10 @@ class Body(msgspec.Struct, gc=False):
     choices: list[Choice]
     id: str | None = None
     model: str | None = None
+    service_tier: str | None = None
     usage: msgspec.Raw = msgspec.Raw()
+    x_groq: msgspec.Raw = msgspec.Raw()
+    timings: msgspec.Raw = msgspec.Raw()
     error: msgspec.Raw = msgspec.Raw()
 
 
@@ -75,7 +85,7 @@ _BODY = msgspec.json.Decoder(Body)
 
 
 def decode_body(body: bytes, flags: list[str]) -> Body:
-    """Return the body of a 200; adds `text_replaced` or `trailing_junk` to `flags` where that was needed.
+    """Return the body of a 200; adds to `flags` what had to be borne: `text_replaced`, `leading_junk`, `nan` and so on.
 
     Raises UnusableReplyError when it is no JSON object or has no choices.
     """
@@ -99,14 +109,19 @@ def as_object(value: object) -> Mapping[str, object]:
 def _tolerant(body: bytes, flags: list[str]) -> Body:
     tree = _json_object(_unicode(body, flags), flags)
     if "choices" not in tree and tree.get("error") is None:
-        raise UnusableReplyError("the reply has no choices")
+        if tree.get("object") == "error":  # flat, as SGLang and Mistral write it
+            raise UnusableReplyError("the reply holds an error", inner=tree)
+        raise UnusableReplyError("empty_choices: the reply has no choices", "empty_choices")
     choices = tree.get("choices")
     given = cast("list[object]", choices) if isinstance(choices, list) else []
     return Body(
         choices=[_choice(as_object(choice), place, flags) for place, choice in enumerate(given)],
         id=_string(tree.get("id"), flags),
         model=_string(tree.get("model"), flags),
+        service_tier=_string(tree.get("service_tier"), flags),
         usage=_raw(tree.get("usage"), flags),
+        x_groq=_raw(tree.get("x_groq"), flags),
+        timings=_raw(tree.get("timings"), flags),
         error=_raw(tree.get("error"), flags),
     )
 
@@ -117,19 +132,28 @@ def _unicode(body: bytes, flags: list[str]) -> str:
     except UnicodeDecodeError:
         text = body.decode("utf-8", "replace")
         _add(flags, "text_replaced")
-    return text.removeprefix("\ufeff").lstrip(" \t\r\n")
+    if text.startswith("\ufeff"):
+        _add(flags, "leading_junk")
+        text = text[1:]
+    return text.lstrip(_BLANK)
 
 
 def _json_object(text: str, flags: list[str]) -> Mapping[str, object]:
     if not text.startswith(("{", "[")):
-        what = "the reply is empty" if not text else "the reply is not JSON"
-        raise UnusableReplyError(what, is_page=bool(text))
+        if text:
+            raise UnusableReplyError("the reply is not JSON", "page")
+        raise UnusableReplyError("the reply is empty")
+
+    def not_json(name: str) -> float:
+        _add(flags, "nan")
+        return float(name)
+
     try:
-        tree, end = json.JSONDecoder().raw_decode(text)
+        tree, end = json.JSONDecoder(parse_constant=not_json).raw_decode(text)
     except (ValueError, RecursionError):
         raise UnusableReplyError("the reply's JSON is cut short or broken") from None
-    rest = text[end:].strip()
-    if rest and rest != _DONE:
+    rest = text[end:].strip(_BLANK)
+    if rest and not _DONE.fullmatch(rest):
         raise UnusableReplyError("the reply's JSON is followed by other text")
     if rest:
         _add(flags, "trailing_junk")
@@ -145,19 +169,20 @@ def _json_object(text: str, flags: list[str]) -> Mapping[str, object]:
 def _choice(tree: Mapping[str, object], place: int, flags: list[str]) -> Choice:
     index = tree.get("index")
     message = as_object(tree.get("message"))
-    reasoning = message.get("reasoning")
     content, thinking = _parts(message.get("content"), flags)
+    reasoning = _string(message.get("reasoning"), flags)
     if reasoning is None:
-        details = message.get("reasoning_details")
-        reasoning = thinking if thinking is not None else _parts(details, flags)[0]
+        details, _ = _parts(message.get("reasoning_details"), flags)
+        reasoning = thinking if details is None else details
     return Choice(
         index=index if isinstance(index, int) else place,
         message=Message(
             content=content,
             reasoning_content=_string(message.get("reasoning_content"), flags),
-            reasoning=_string(reasoning, flags),
+            reasoning=reasoning,
             refusal=_string(message.get("refusal"), flags),
             tool_calls=_raw(message.get("tool_calls"), flags),
+            function_call=_raw(message.get("function_call"), flags),
         ),
         finish_reason=_string(tree.get("finish_reason"), flags),
         error=_raw(tree.get("error"), flags),

@@ -1,53 +1,223 @@
-"""Header text into the wait a server asks for, in seconds (PROTOCOL.md 2.3); what can't be read counts as absent."""
+"""What a reply says about waiting into seconds (PROTOCOL.md 2.3); what can't be read counts as absent. Pure."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from typing import Literal, NamedTuple, cast
 
+from batchrun.client.body import as_object
+
+Source = Literal["retry-after-ms", "retry-after", "body", "remaining", "reset", "text"]
 _Reading = Callable[[str], float | None]
 
-_NUMBER = re.compile(r"[0-9]+(?:\.[0-9]*)?|\.[0-9]+")
-_DURATION_PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|us|µs|ns|d|h|m|s)")
-_UNIT_S = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
+_DAY_S, _HOUR_S, _MINUTE_S = 86400.0, 3600.0, 60.0
+_UNIT_S = {"d": _DAY_S, "h": _HOUR_S, "m": _MINUTE_S, "s": 1.0, "ms": 1e-3, "us": 1e-6, "\u00b5s": 1e-6, "ns": 1e-9}
+_UNIT_S["\u03bcs"] = 1e-6  # the Greek letter, where a server does not write the micro sign
+_WORD_S = {"second": 1.0, "sec": 1.0, "minute": _MINUTE_S, "min": _MINUTE_S, "hour": _HOUR_S, "day": _DAY_S} | {
+    "millisecond": 1e-3
+}
+_AMOUNT = r"[0-9]+(?:\.[0-9]+)?"
+_UNIT = "(?:ms|us|\u00b5s|\u03bcs|ns|d|h|m|s)"
+_NUMBER = re.compile(r"-?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)")
+_DURATION_PART = re.compile(f"({_AMOUNT})({_UNIT})")
+_PROTO_DURATION = re.compile(f"{_AMOUNT}s")
+_RFC3339 = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]+)?(?:[Zz]|[+-][0-9]{2}:[0-9]{2})"
+)
+_TEXT = re.compile(
+    rf"\b(?:retry|try again) (?:after|in) +"
+    rf"(?:(?P<go>(?:{_AMOUNT}{_UNIT})+)|(?P<amount>{_AMOUNT})(?: ?(?P<unit>[a-z\u00b5\u03bc]+))?)"
+    r"(?![\w:/-]|[.,][0-9])"
+)
+_REMAINING = re.compile(r"(?:rate|token)limit.*remaining")
+_WEEKDAY = re.compile("[A-Z][a-z]{2,8}")
+_NOTHING = frozenset(["", "none", "null", "-1"])
+_LONGEST_COUNT_S = 1e8
+_FIRST_EPOCH_S, _LAST_EPOCH_S, _FIRST_EPOCH_MS = 1e9, 1e11, 1e12
+_THROTTLED = 429
+_MOST_TEXT = 8000
 
 
-def wait_hint_s(headers: Mapping[str, str], *, now: datetime) -> float | None:
-    """Return how long the server asks to wait, in seconds, > 0, or None.
+class Hint(NamedTuple):
+    """The wait that a server asks for, in seconds, > 0 and finite, and where it says so."""
 
-    `headers` have lower-case names. A date is counted from the reply's own Date where there is one, else from
-    `now`, an aware time. Of several values the longest counts.
+    wait_s: float
+    source: Source
+
+
+class Said(NamedTuple):
+    """An error reply as far as waits go: header names in lower case, the error its body holds, and its own time."""
+
+    status: int
+    headers: Mapping[str, str]
+    error: Mapping[str, object]
+    message: str
+    now: datetime
+
+
+def hint_of(
+    status: int, headers: Mapping[str, str], error: Mapping[str, object], message: str, *, now: datetime
+) -> Hint | None:
+    """Return the first wait of the precedence of PROTOCOL.md 2.3 that can be read, or None.
+
+    Dates are counted from the reply's own Date where there is one, else from `now`, an aware time.
     """
-    if (value := _longest(headers.get("retry-after-ms"), _number)) is not None:
-        return value / 1000 or None
-    text = headers.get("retry-after")
-    if text is None:
-        return None
-    dated = _date(text)
-    if dated is not None:
-        wait_s = (dated - (_date(headers.get("date", "")) or now)).total_seconds()
-        return wait_s if wait_s > 0 else None
-    return _longest(text, lambda part: _number(part) or go_duration_s(part))
+    said = Said(status, headers, error, message, _date(headers.get("date", "")) or now)
+    for source, read in PRECEDENCE:
+        wait_s = read(said)
+        if wait_s is not None and 0 < wait_s < math.inf:
+            return Hint(wait_s, source)
+    return None
+
+
+def unreadable_hints(headers: Mapping[str, str], *, now: datetime) -> tuple[str, ...]:
+    """Return the names of the headers that should hold a wait and hold nonsense, so that it can be told."""
+    readings: tuple[tuple[str, _Reading], ...] = (
+        ("retry-after-ms", _number),
+        ("retry-after", lambda text: _seconds(text, now)),
+        ("x-ratelimit-reset", lambda text: _reset(text, now)),
+    )
+    return tuple(
+        name
+        for name, read in readings
+        if any(read(part) is None and part.lower() not in _NOTHING for part in _members(headers.get(name, "")))
+    )
 
 
 def go_duration_s(text: str) -> float | None:
     """Return a Go duration such as `6m0s` or `940ms` in seconds, or None."""
     parts = _DURATION_PART.findall(text)
-    if not parts or "".join(number + unit for number, unit in parts) != text:
+    if not parts or "".join(amount + unit for amount, unit in parts) != text:
         return None
-    value = sum(float(number) * _UNIT_S[unit] for number, unit in parts)
+    value = sum(float(amount) * _UNIT_S[unit] for amount, unit in parts)
     return value if math.isfinite(value) else None
 
 
-def _longest(text: str | None, read: _Reading) -> float | None:
-    if text is None:
+def _in_milliseconds(said: Said) -> float | None:
+    value = _longest(said.headers.get("retry-after-ms"), _number)
+    return None if value is None else value / 1000
+
+
+def _in_seconds(said: Said) -> float | None:
+    return _longest(said.headers.get("retry-after"), lambda text: _seconds(text, said.now))
+
+
+def _in_body(said: Said) -> float | None:
+    """Read `availability.retry_after`, `RetryInfo.retryDelay`, or the reset that OpenRouter repeats in its body."""
+    wait = as_object(said.error.get("availability")).get("retry_after")
+    if isinstance(wait, int | float) and not isinstance(wait, bool) and 0 < wait < math.inf:
+        return float(wait)
+    details = said.error.get("details")
+    for one in cast("list[object]", details) if isinstance(details, list) else []:
+        fields = as_object(one)
+        delay = fields.get("retryDelay") if str(fields.get("@type")).endswith("RetryInfo") else None
+        if isinstance(delay, str) and _PROTO_DURATION.fullmatch(delay) and 0 < float(delay[:-1]) < math.inf:
+            return float(delay[:-1])
+    repeated = as_object(as_object(said.error.get("metadata")).get("headers"))
+    for name, value in repeated.items():
+        if name.lower() == "x-ratelimit-reset" and isinstance(value, str | int):
+            return _longest(str(value), lambda text: _reset(text, said.now))
+    return None
+
+
+def _of_empty_dimension(said: Said) -> float | None:
+    """Return the longest reset of those dimensions whose remaining is 0; names drift, so they go by pattern."""
+    if said.status != _THROTTLED:
         return None
-    values = [read(part.strip().strip("\"'").strip()) for part in text.split(",")]
-    known = [value for value in values if value is not None and value > 0]
-    return max(known, default=None)
+    waits = [
+        _longest(said.headers.get(name.replace("remaining", "reset")), lambda text: _reset(text, said.now))
+        for name, value in said.headers.items()
+        if _REMAINING.search(name) and _least(value) == 0
+    ]
+    return max((wait for wait in waits if wait is not None), default=None)
+
+
+def _plain_reset(said: Said) -> float | None:
+    """Read what Together suggests as the time until the next try."""
+    if said.status != _THROTTLED:
+        return None
+    return _longest(said.headers.get("x-ratelimit-reset"), lambda text: _reset(text, said.now))
+
+
+def _in_text(said: Said) -> float | None:
+    waits: list[float] = []
+    for found in _TEXT.finditer(said.message[:_MOST_TEXT].lower()):
+        unit = found["unit"] or "s"
+        unit_s = _UNIT_S.get(unit) or _WORD_S.get(unit.removesuffix("s"))
+        wait_s = go_duration_s(found["go"]) if found["go"] else unit_s and float(found["amount"]) * unit_s
+        waits += [wait_s] if wait_s else []
+    return max(waits, default=None)
+
+
+PRECEDENCE: tuple[tuple[Source, Callable[[Said], float | None]], ...] = (
+    ("retry-after-ms", _in_milliseconds),
+    ("retry-after", _in_seconds),
+    ("body", _in_body),
+    ("remaining", _of_empty_dimension),
+    ("reset", _plain_reset),
+    ("text", _in_text),
+)
+
+
+def _longest(text: str | None, read: _Reading) -> float | None:
+    """Return the most restrictive of a header's values; a repeated header is a list with commas too."""
+    values = [read(part) for part in _members(text or "")]
+    return max((value for value in values if value is not None and value > 0), default=None)
+
+
+def _least(text: str) -> float | None:
+    """Return the least of the counts that are known; -1, None and the like are not."""
+    values = [_number(part) for part in _members(text)]
+    return min((value for value in values if value is not None and value >= 0), default=None)
+
+
+def _members(text: str) -> Iterator[str]:
+    """Yield the members of a list, without blanks and one pair of quotes; the comma in a date is no border."""
+    weekday = ""
+    for part in _bare(text).split(","):
+        bare = _bare(part)
+        if _WEEKDAY.fullmatch(bare):
+            weekday = f"{bare}, "
+            continue
+        yield weekday + bare
+        weekday = ""
+
+
+def _bare(text: str) -> str:
+    text = text.strip()
+    is_quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "\"'" and text[0] not in text[1:-1]
+    return text[1:-1].strip() if is_quoted else text
+
+
+def _seconds(text: str, now: datetime) -> float | None:
+    value = _number(text)
+    if value is None:
+        value = go_duration_s(text)
+    if value is None and (dated := _date(text)) is not None:
+        value = (dated - now).total_seconds()
+    return value
+
+
+def _reset(text: str, now: datetime) -> float | None:
+    value = _number(text)
+    if value is None:
+        return _until_rfc3339(text, now) if _RFC3339.fullmatch(text) else go_duration_s(text)
+    if value < _LONGEST_COUNT_S:
+        return value
+    if _FIRST_EPOCH_S <= value <= _LAST_EPOCH_S:
+        return value - now.timestamp()
+    return value / 1000 - now.timestamp() if value >= _FIRST_EPOCH_MS else None
+
+
+def _until_rfc3339(text: str, now: datetime) -> float | None:
+    try:
+        return (datetime.fromisoformat(text.upper()) - now).total_seconds()
+    except (ValueError, OverflowError):
+        return None
 
 
 def _number(text: str) -> float | None:
@@ -59,8 +229,10 @@ def _number(text: str) -> float | None:
 
 def _date(text: str) -> datetime | None:
     """Read an HTTP-date in any of its three forms."""
+    if ":" not in text:
+        return None
     try:
-        dated = parsedate_to_datetime(text.strip().strip('"'))
+        dated = parsedate_to_datetime(_bare(text))
     except (ValueError, IndexError, TypeError, OverflowError):
         return None
     return dated if dated.tzinfo else dated.replace(tzinfo=UTC)

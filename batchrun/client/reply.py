@@ -25,8 +25,17 @@ _REASONS: Mapping[str, FinishReason] = {
     "tool_calls": "tool_calls",
     "function_call": "tool_calls",
 }
+_STANDARD_TIERS: Mapping[str | None, str | None] = {"standard": "default", "on_demand": "default"}
 _NO_ERROR = frozenset(["{}", '""', "false"])
 _BROKEN_REASONS = frozenset(["error", "abort", "insufficient_system_resource"])
+
+
+class _Asked(msgspec.Struct):
+    service_tier: str | None = None
+
+
+_ASKED = msgspec.json.Decoder(_Asked)
+_TIER = b'"service_tier":'
 
 
 class ReplyReader:
@@ -41,29 +50,32 @@ class ReplyReader:
         self._tariff = tariff
         self._keep_raw = keep_raw
 
-    def read(self, body: bytes, headers: Mapping[str, str], *, model: str | None = None) -> Reply:
+    def read(self, body: bytes, headers: Mapping[str, str], *, model: str | None = None, ask: bytes = b"") -> Reply:
         """Return the reply that a 200's body holds; raises UnusableReplyError when it holds none.
 
-        `model` is the one that the request asked for, None for the job's.
+        `model` is the one that the request asked for, None for the job's; `ask` is the request's body.
         """
         flags: list[str] = []
         decoded = decode_body(body, flags)
         choice = _first_choice(decoded)
-        usage, cost = read_usage(decoded.usage, headers, self._rates(decoded.model, model), flags)
+        rates = self._rates(decoded.model, model)
+        usage, cost = read_usage(decoded.usage, headers, rates, flags, groq=decoded.x_groq, timings=decoded.timings)
         if decoded.model is not None and decoded.model != (model or self._model):
             flags.append("model_mismatch")
-        finish = None if choice.finish_reason is None else _REASONS.get(choice.finish_reason, "other")
+        if (
+            decoded.service_tier is not None
+            and _TIER in ask
+            and _is_another_tier(decoded.service_tier, asked_tier(ask))
+        ):
+            flags.append("tier_downgraded")
+        finish = _finish_reason(choice.finish_reason)
         if finish == "other":
             flags.append("unknown_finish_reason")
         message = choice.message
         reasoning = message.reasoning if message.reasoning_content is None else message.reasoning_content
-        tool_calls = json_text(message.tool_calls)
-        if tool_calls is not None and not tool_calls.strip("[] \t\r\n"):
-            tool_calls = None
+        tool_calls = _tool_calls(message)
         status = _status(finish, message, has_tools=tool_calls is not None)
-        if status == "empty" and not reasoning and finish is None and not usage.completion_tokens:
-            raise UnusableReplyError("the reply is empty: no text, no tokens, no finish_reason", tries=1)
-        return Reply(
+        reply = Reply(
             status=status,
             text=message.refusal if message.content is None and message.refusal else message.content,
             reasoning=reasoning,
@@ -76,6 +88,14 @@ class ReplyReader:
             flags=tuple(flags),
             raw=self.kept(body),
         )
+        if status == "empty" and not reasoning and finish is None and not usage.completion_tokens:
+            what = "the reply is empty: no text, no tokens, no finish_reason"
+            raise UnusableReplyError(what, "nothing", instead=reply)
+        return reply
+
+    def asked_model(self, model: str | None) -> str:
+        """Return the model that was to answer: the request's own, else the job's."""
+        return model or self._model or ""
 
     def kept(self, body: bytes) -> str | None:
         """Return the body's text where the job keeps it."""
@@ -118,16 +138,44 @@ def _error_text(raw: msgspec.Raw) -> str | None:
 
 def _first_choice(decoded: Body) -> Choice:
     if (error := _error_text(decoded.error)) is not None:
-        raise UnusableReplyError("the reply holds an error", inner=error_fields(error), tries=None)
+        raise UnusableReplyError("the reply holds an error", inner=error_fields(error))
     if not decoded.choices:
-        raise UnusableReplyError("the reply has no choices")
+        raise UnusableReplyError("empty_choices: the reply has no choices", "empty_choices")
     choice = min(decoded.choices, key=lambda choice: choice.index)
     if (error := _error_text(choice.error)) is not None:
-        raise UnusableReplyError("the reply's choice holds an error", inner=error_fields(error), tries=None)
+        raise UnusableReplyError("the reply's choice holds an error", inner=error_fields(error))
     if choice.finish_reason in _BROKEN_REASONS:
         message = f"the reply ended with finish_reason {choice.finish_reason}"
-        raise UnusableReplyError(message, inner={"message": message}, tries=None)
+        raise UnusableReplyError(message, inner={"message": message})
     return choice
+
+
+def _finish_reason(given: str | None) -> FinishReason | None:
+    """Return the reason in OpenAI's words; an empty one is none, an unknown one is `other`."""
+    return (_REASONS.get(given) or _REASONS.get(given.lower(), "other")) if given else None
+
+
+def _tool_calls(message: Message) -> str | None:
+    """Return the calls as a JSON array; the one call of the older form becomes an array of one."""
+    calls = json_text(message.tool_calls)
+    if calls is not None and calls.strip("[] \t\r\n"):
+        return calls
+    call = json_text(message.function_call)
+    return None if call is None or call in _NO_ERROR else f'[{{"type":"function","function":{call}}}]'
+
+
+def asked_tier(ask: bytes) -> str | None:
+    """Return the service tier that a request asks for."""
+    try:
+        return _ASKED.decode(ask).service_tier
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+def _is_another_tier(used: str, asked: str | None) -> bool:
+    """Say whether another tier was used than the one asked for; any will do where that is none but the standard one."""
+    wanted = _STANDARD_TIERS.get(asked, asked)
+    return wanted not in {None, "auto", "default", _STANDARD_TIERS.get(used, used)}
 
 
 def _status(

@@ -37,7 +37,7 @@ class StopWhenSpent(stop_base):
         tries, trouble = _row_of(retry_state)
         if trouble.spends is Spends.THROTTLE:
             return False
-        if trouble.most_tries is not None and tries.limited > trouble.most_tries:
+        if trouble.most_tries is not None and tries.lines.count(trouble.line) > trouble.most_tries:
             return True
         return tries.errors >= self._limits.max_attempts or tries.ambiguous > self._limits.max_ambiguous_attempts
 

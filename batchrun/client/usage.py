@@ -37,21 +37,32 @@ class _Usage(msgspec.Struct, gc=False, forbid_unknown_fields=True):
 
 
 _USAGE = msgspec.json.Decoder(_Usage)
+_ABSENT = msgspec.Raw()
 
 
 def read_usage(
-    raw: msgspec.Raw, headers: Mapping[str, str], rates: Rates | None, flags: list[str]
+    raw: msgspec.Raw,
+    headers: Mapping[str, str],
+    rates: Rates | None,
+    flags: list[str],
+    *,
+    groq: msgspec.Raw = _ABSENT,
+    timings: msgspec.Raw = _ABSENT,
 ) -> tuple[Usage, Cost | None]:
     """Return the tokens and the cost of one reply.
 
-    The cost is the server's (`usage.estimated_cost`, `usage.cost`, header `x-litellm-response-cost`), else the
-    rates', else None. Adds `usage_missing`, `usage_inconsistent` and `cost_unparsable` to `flags` where they hold.
+    Groq and llama.cpp may report cached tokens beside the usage, in `x_groq` and `timings` of the body. The cost is the
+    server's (`usage.estimated_cost`, `usage.cost`, header `x-litellm-response-cost`), else the rates', else None. Adds
+    `usage_missing`, `usage_inconsistent` and `cost_unparsable` to `flags` where they hold.
     """
     text = json_text(raw)
     if text is None:
         flags.append("usage_missing")
         return Usage(), _header_cost(headers, flags)
     usage, reported = _typed(raw, text) or _tolerant(text, flags)
+    if usage.cached_tokens is None and (bytes(groq) or bytes(timings)):
+        cached = _count(flags, _cached_by_groq(groq, flags), _object(timings).get("cache_n"))
+        usage = msgspec.structs.replace(usage, cached_tokens=cached)
     total, prompt, completion = usage.total_tokens, usage.prompt_tokens, usage.completion_tokens
     if prompt is not None and completion is not None:
         if total is None:
@@ -88,11 +99,8 @@ def _typed(raw: msgspec.Raw, text: str) -> tuple[Usage, list[object]] | None:
 
 
 def _tolerant(text: str, flags: list[str]) -> tuple[Usage, list[object]]:
-    try:
-        given = as_object(json.loads(text, parse_float=Decimal))
-    except (ValueError, ArithmeticError, RecursionError):
-        given = as_object(None)
-    prompt_details = as_object(given.get("prompt_tokens_details")) or as_object(given.get("prompt_token_details"))
+    given = _object_of(text)
+    prompt_details = as_object(given.get("prompt_tokens_details"))
     completion_details = as_object(given.get("completion_tokens_details"))
     usage = Usage(
         prompt_tokens=_count(flags, given.get("prompt_tokens")),
@@ -101,6 +109,7 @@ def _tolerant(text: str, flags: list[str]) -> tuple[Usage, list[object]]:
         cached_tokens=_count(
             flags,
             prompt_details.get("cached_tokens"),
+            as_object(given.get("prompt_token_details")).get("cached_tokens"),
             given.get("num_cached_tokens"),
             given.get("prompt_cache_hit_tokens"),
         ),
@@ -109,6 +118,26 @@ def _tolerant(text: str, flags: list[str]) -> tuple[Usage, list[object]]:
         raw=text,
     )
     return usage, [given.get("estimated_cost"), given.get("cost")]
+
+
+def _cached_by_groq(groq: msgspec.Raw, flags: list[str]) -> int | None:
+    """Return the sum of what Groq's two kinds of memory held, None where neither is told."""
+    told = as_object(_object(groq).get("usage"))
+    counts = [_count(flags, told.get(name)) for name in ("dram_cached_tokens", "sram_cached_tokens")]
+    known = [count for count in counts if count is not None]
+    return sum(known) if known else None
+
+
+def _object(raw: msgspec.Raw) -> Mapping[str, object]:
+    text = json_text(raw)
+    return as_object(None) if text is None else _object_of(text)
+
+
+def _object_of(text: str) -> Mapping[str, object]:
+    try:
+        return as_object(json.loads(text, parse_float=Decimal))
+    except (ValueError, ArithmeticError, RecursionError):
+        return as_object(None)
 
 
 def _count(flags: list[str], *values: object) -> int | None:

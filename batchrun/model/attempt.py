@@ -21,6 +21,9 @@ ErrorClass = Literal[
 FinishReason = Literal["stop", "length", "content_filter", "tool_calls", "other"]
 CostSource = Literal["server", "price"]
 
+GATEWAY_TIMEOUT = "16, 504"
+"""The line of PROTOCOL.md 2.2 for a gateway that gave up waiting for the server behind it (504, 524)."""
+
 PASSING_ERRORS: frozenset[str] = frozenset({"server", "connect", "timeout", "disconnected", "rate_limited"})
 """Error classes that a later run of a partial output tries again (SPEC.md, section 4)."""
 
@@ -91,10 +94,12 @@ class Spends(Enum):
 class Trouble(msgspec.Struct, frozen=True, kw_only=True):
     """What an attempt that brought no reply came to, and the way on.
 
-    `hint_s` is the wait the server asked for, in seconds. `most_tries` bounds further tries of this row where the
-    verdict asks for fewer than the job allows, and `at_last` is what follows when none is left. `maybe_billed` says
-    that the request may have been paid for, `sent` is false when it can't have reached the server. `usage` and `cost`
-    are what the server reported although the reply could not be used.
+    `line` is the line of PROTOCOL.md 2.2 that decided. `hint_s` is the wait the server asked for, in seconds, and
+    `pauses` says that the whole lane is to keep it. `most_tries` bounds further tries of this row after trouble of this
+    line where the verdict asks for fewer than the job allows, and `at_last` is what follows when none is left; where
+    `instead` is given, the row is settled with that reply then. `maybe_billed` says that the request may have been paid
+    for, `sent` is false when it can't have reached the server. `usage` and `cost` are what the server reported although
+    the reply could not be used.
     """
 
     error_class: ErrorClass
@@ -104,8 +109,11 @@ class Trouble(msgspec.Struct, frozen=True, kw_only=True):
     http_status: int | None = None
     code: str | None = None
     hint_s: float | None = None
+    pauses: bool = False
+    line: str = ""
     most_tries: int | None = None
     at_last: Then = Then.FAIL_ROW
+    instead: Reply | None = None
     maybe_billed: bool = False
     sent: bool = True
     usage: Usage = Usage()
@@ -116,15 +124,15 @@ class Trouble(msgspec.Struct, frozen=True, kw_only=True):
 class Tries(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
     """What a row's attempts have come to so far; kept in the ledger from the first attempt that was retried.
 
-    `errors` and `ambiguous` count against their budgets, `limited` those of them whose verdict bounds further tries,
-    `throttled` only against the row's time.
+    `errors` and `ambiguous` count against their budgets, `throttled` only against the row's time. `lines` are the lines
+    of PROTOCOL.md 2.2 that the counted errors came to, in order: some lines allow fewer tries than the budgets.
     `first_sent_us` is in microseconds since 1970, UTC.
     """
 
     attempts: int = 0
     errors: int = 0
     ambiguous: int = 0
-    limited: int = 0
+    lines: tuple[str, ...] = ()
     throttled: int = 0
     maybe_billed: bool = False
     cost_nanousd: int | None = None
@@ -133,4 +141,12 @@ class Tries(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False
 
     def afresh(self) -> Tries:
         """Return what a new run takes over: all but the error budget, which begins anew."""
-        return msgspec.structs.replace(self, errors=0, limited=0, throttled=0)
+        return msgspec.structs.replace(self, errors=0, lines=(), throttled=0)
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """What its tries say about a row."""
+        if not self.maybe_billed:  # so is every timeout of a gateway
+            return ()
+        gave_up_twice = self.lines.count(GATEWAY_TIMEOUT) > 1
+        return ("maybe_billed", "gateway_timeouts") if gave_up_twice else ("maybe_billed",)

@@ -10,6 +10,7 @@ from batchrun.client.limiter import Gate
 from batchrun.client.reply import ReplyReader
 from batchrun.client.retry import RetryPolicy
 from batchrun.client.transport import ExchangeError
+from batchrun.events import Watcher
 from batchrun.job.settings import LimitSettings
 from batchrun.model.attempt import Exchange
 from batchrun.pricing import Price
@@ -62,7 +63,12 @@ class Scripted:
         return came
 
 
-def lane(*script: Exchange | ExchangeError, secrets: tuple[str, ...] = (), keep_raw: bool = False) -> Lane:
+def lane(
+    *script: Exchange | ExchangeError,
+    secrets: tuple[str, ...] = (),
+    keep_raw: bool = False,
+    watcher: Watcher | None = None,
+) -> Lane:
     """A lane over a scripted transport; must be made inside a loop."""
     return Lane(
         gate=Gate(slots=8, requests_per_minute=None),
@@ -71,6 +77,7 @@ def lane(*script: Exchange | ExchangeError, secrets: tuple[str, ...] = (), keep_
         retries=RetryPolicy(LimitSettings()),
         clock=lambda: 0.0,
         secrets=secrets,
+        watcher=watcher,
     )
 
 

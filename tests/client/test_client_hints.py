@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchrun.client.hints import go_duration_s, wait_hint_s
+from batchrun.client.hints import PRECEDENCE, go_duration_s, hint_of, unreadable_hints
 
 NOW = datetime(1994, 11, 6, 8, 49, 0, tzinfo=UTC)
 AT_37 = ["Sun, 06 Nov 1994 08:49:37 GMT", "Sunday, 06-Nov-94 08:49:37 GMT", "Sun Nov  6 08:49:37 1994"]
+
+
+def wait_hint_s(headers: Mapping[str, str], *, now: datetime) -> float | None:
+    hint = hint_of(429, headers, {}, "", now=now)
+    return None if hint is None else hint.wait_s
 
 
 @pytest.mark.parametrize(
@@ -119,3 +126,69 @@ def test_a_go_duration_is_the_sum_of_its_parts(parts: list[tuple[int, str]]) -> 
     unit_s = {"d": 86400, "h": 3600, "m": 60, "s": 1, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
     whole = sum(number * unit_s[unit] for number, unit in parts)
     assert go_duration_s("".join(f"{number}{unit}" for number, unit in parts)) == pytest.approx(whole)
+
+
+NAMES = ["retry-after", "retry-after-ms", "date", "x-ratelimit-reset", "x-ratelimit-remaining", "x-ratelimit-reset-t"]
+NAMES += ["x-ratelimit-remaining-t", "ratelimitbysize-remaining", "ratelimitbysize-reset"]
+VALUES = st.one_of(
+    HEADER, st.sampled_from(["0", "-1", "None", "1736794523", "1736794523000", "9999-12-31T23:59:59-23:59"])
+)
+TREE = st.recursive(
+    VALUES | st.none() | st.booleans() | st.floats() | st.integers(),
+    lambda inner: (
+        st.lists(inner, max_size=2)
+        | st.dictionaries(
+            st.sampled_from(["@type", "retryDelay", "headers", "X-RateLimit-Reset", "retry_after"]), inner
+        )
+    ),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=60)
+@given(
+    st.dictionaries(st.sampled_from(NAMES), VALUES),
+    st.dictionaries(st.sampled_from(["availability", "details", "metadata"]), TREE),
+    st.one_of(st.text(), HEADER.map("try again in {}".format)),
+    st.sampled_from([402, 429, 503]),
+)
+def test_whatever_a_reply_says_is_a_finite_wait_or_none(
+    headers: Mapping[str, str], error: Mapping[str, object], message: str, status: int
+) -> None:
+    hint = hint_of(status, headers, error, message, now=NOW)
+    assert hint is None or 0 < hint.wait_s < math.inf
+    assert set(unreadable_hints(headers, now=NOW)) <= set(headers)
+
+
+SAID: dict[str, dict[str, Any]] = {
+    "retry-after-ms": {"headers": {"retry-after-ms": "1000"}},
+    "retry-after": {"headers": {"retry-after": "2"}},
+    "body": {"error": {"availability": {"retry_after": 3}}},
+    "remaining": {"headers": {"x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": "4s"}},
+    "reset": {"headers": {"x-ratelimit-reset": "5"}},
+    "text": {"message": "try again in 6s"},
+}
+
+
+@given(st.sets(st.sampled_from(list(SAID))))
+def test_of_any_hints_the_first_of_the_precedence_counts(sources: set[str]) -> None:
+    headers: dict[str, str] = {}
+    error: dict[str, object] = {}
+    for source in sources:
+        headers |= SAID[source].get("headers", {})
+        error |= SAID[source].get("error", {})
+    hint = hint_of(429, headers, error, SAID["text"]["message"] if "text" in sources else "", now=NOW)
+    order = [source for source, _ in PRECEDENCE]
+    assert order == list(SAID)
+    first = next((source for source in order if source in sources), None)
+    assert (None if hint is None else hint.source) == first
+    assert hint is None or hint.wait_s == order.index(hint.source) + 1
+
+
+@pytest.mark.parametrize(
+    ("text", "unreadable"),
+    [("soon", True), ("5, soon", True), ("1e3", True), ("5", False), ("-1", False), ("None", False), ("", False)],
+)
+def test_nonsense_is_told_and_the_unknown_is_not(text: str, unreadable: bool) -> None:  # noqa: FBT001
+    for name in ("retry-after", "retry-after-ms", "x-ratelimit-reset"):
+        assert unreadable_hints({name: text}, now=NOW) == ((name,) if unreadable else ())

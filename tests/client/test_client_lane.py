@@ -16,12 +16,13 @@ from client_replies import GOOD, MODEL, REFERENCE, body, got, lane
 
 from batchrun.client.lane import Attempt, open_lane
 from batchrun.client.transport import ExchangeError
+from batchrun.events import Progress
 from batchrun.job.settings import EndpointSettings, InputSettings, Job, LimitSettings, OutputSettings
 from batchrun.model.attempt import Cost, Exchange, Reply, Spends, Then, Trouble
 from batchrun.pricing import Price
 
 KEY = "SENTINEL0key0of0no0known0form"
-ASK = b'{"model":"m"}'
+ASK = json.dumps({"model": MODEL}, separators=(",", ":")).encode()
 GOT_GOOD = got(200, GOOD)
 
 
@@ -152,7 +153,7 @@ def test_a_content_filter_settles_the_row() -> None:
         (ExchangeError("proxy", "m", sent=False), "connect", Spends.ERROR, Then.STOP_RUN),
         (ExchangeError("timeout", "m", sent=True), "timeout", Spends.AMBIGUOUS, Then.RETRY),
         (ExchangeError("disconnected", "m", sent=True), "disconnected", Spends.AMBIGUOUS, Then.RETRY),
-        (ExchangeError("too_large", "m", sent=True), "disconnected", Spends.AMBIGUOUS, Then.RETRY),
+        (ExchangeError("too_large", "m", sent=True), "bad_reply", Spends.AMBIGUOUS, Then.RETRY),
     ],
 )
 def test_cuts(error: ExchangeError, error_class: str, spends: Spends, then: Then) -> None:
@@ -351,6 +352,68 @@ def test_nobody_listens() -> None:
             came = (await made.attempt(ASK)).came_to
         assert isinstance(came, Trouble)
         assert (came.error_class, came.then, came.sent, came.maybe_billed) == ("connect", Then.RETRY, False, False)
+
+    run(main())
+
+
+class Notes:
+    """A Watcher that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, dict[str, Any]]] = []
+
+    def progressed(self, progress: Progress) -> None:
+        pass
+
+    def noted(self, event: str, **facts: Any) -> None:
+        self.told.append((event, facts))
+
+
+def test_what_is_not_as_it_was_asked_for_is_told_once() -> None:
+    """One line for each pair of models, however many rows; a server can't make more than a hundred of them."""
+
+    async def main() -> None:
+        notes = Notes()
+        answers = [body(model="a"), body(model="a", service_tier="default"), body(model="b"), GOOD]
+        answers += [body(model=f"model {number}") for number in range(200)]
+        made = lane(*[got(200, data) for data in answers], got(429, retry_after="soon"), watcher=notes)
+        for _ in range(4):
+            await made.attempt(ASK[:-1] + b',"service_tier":"flex"}')
+        assert notes.told == [
+            ("another model answered", {"asked": MODEL, "answered": "a"}),
+            ("another service tier was used", {"asked": "flex"}),
+            ("another model answered", {"asked": MODEL, "answered": "b"}),
+        ]
+        for _ in range(200):
+            await made.attempt(ASK)
+        assert len(notes.told) == 100
+
+    run(main())
+
+
+def test_a_wait_that_cannot_be_read_is_told() -> None:
+    async def main() -> None:
+        notes = Notes()
+        made = lane(got(429, retry_after="soon"), got(429, retry_after="later"), watcher=notes)
+        for _ in range(2):
+            await made.attempt(ASK)
+        assert notes.told == [("a wait that the server asks for can't be read", {"header": "retry-after"})]
+
+    run(main())
+
+
+def test_an_echo_of_the_prompt_is_no_part_of_a_message() -> None:
+    async def main() -> None:
+        prompt = 'Summarise:\n"The patient, née Müller, has a bad cough."'
+        ask = json.dumps({"model": MODEL, "messages": [{"role": "user", "content": prompt}]}).encode()
+        for message in (prompt, json.dumps(prompt), json.dumps(prompt, ensure_ascii=False), repr(prompt)):
+            for status in (200, 400, 500):
+                data = json.dumps({"error": {"message": f"invalid: {message}!", "code": 400}}).encode()
+                came = (await lane(got(status, data)).attempt(ask)).came_to
+                assert isinstance(came, Trouble)
+                assert "patient" not in came.message
+                assert "invalid: " in came.message
+                assert came.message.endswith("!")
 
     run(main())
 

@@ -45,9 +45,7 @@ def test_the_reference_reply() -> None:
     assert json.loads(reply.usage.raw or "") == REFERENCE["usage"]
 
 
-@pytest.mark.parametrize(
-    "spoiled", [b"\xef\xbb\xbf" + GOOD, b" \r\n\t" + GOOD, GOOD + b"\n\n", json.dumps(REFERENCE, indent=2).encode()]
-)
+@pytest.mark.parametrize("spoiled", [b" \r\n\t" + GOOD, GOOD + b"\n\n", json.dumps(REFERENCE, indent=2).encode()])
 def test_the_reference_reply_with_harmless_bytes_around_it_is_the_same(spoiled: bytes) -> None:
     reply, plain = read(spoiled), read(GOOD)
     assert msgspec.structs.replace(reply, usage=plain.usage) == plain
@@ -171,7 +169,7 @@ def test_nothing_at_all_is_tried_once_more() -> None:
     for usage in ({"prompt_tokens": 1, "completion_tokens": 0}, None):
         with pytest.raises(UnusableReplyError) as caught:
             read(body({"content": ""}, finish=None, usage=usage))
-        assert caught.value.tries == 1
+        assert caught.value.useless == "nothing"
     assert read(body({"content": "", "reasoning": "r"}, finish=None, usage=None)).status == "empty"
 
 
@@ -262,9 +260,8 @@ def test_a_trailing_done_is_flagged() -> None:
 def test_what_holds_no_completion_is_bounded_trouble(data: bytes, is_page: bool) -> None:  # noqa: FBT001
     with pytest.raises(UnusableReplyError) as caught:
         read(data)
-    assert caught.value.is_page is is_page
+    assert (caught.value.useless == "page") is is_page
     assert caught.value.inner is None
-    assert caught.value.tries in {1, 2}
 
 
 @pytest.mark.parametrize(
@@ -447,7 +444,7 @@ FIELDS = {
                 | st.fixed_dictionaries(
                     {},
                     optional=dict.fromkeys(
-                        ["content", "reasoning", "reasoning_details", "refusal", "tool_calls"], JSON
+                        ["content", "reasoning", "reasoning_details", "refusal", "tool_calls", "function_call"], JSON
                     ),
                 ),
             },
@@ -458,7 +455,7 @@ FIELDS = {
     | st.fixed_dictionaries(
         {}, optional=dict.fromkeys(["prompt_tokens", "completion_tokens", "cost", "estimated_cost"], JSON)
     ),
-    **dict.fromkeys(["id", "model", "error"], JSON),
+    **dict.fromkeys(["id", "model", "error", "object", "service_tier", "x_groq", "timings"], JSON),
 }
 
 
@@ -467,7 +464,7 @@ def test_any_body_is_a_reply_or_one_kind_of_trouble(tree: dict[str, object], jun
     data = json.dumps(tree).encode()
     for given_body in (data, data + junk, junk + data, data[:cut]):
         try:
-            reply = reader().read(given_body, {})
+            reply = reader().read(given_body, {}, ask=b'{"service_tier":"flex"}')
         except UnusableReplyError as error:
             assert str(error)  # noqa: PT017 - both ways are right
         else:

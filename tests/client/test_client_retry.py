@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -29,7 +30,7 @@ def sends(policy: RetryPolicy, what: Trouble, *, at_most: int = 50) -> int:
             errors=tries.errors + (not throttled),
             throttled=tries.throttled + throttled,
             ambiguous=tries.ambiguous + (what.spends is Spends.AMBIGUOUS),
-            limited=tries.limited + (what.most_tries is not None),
+            lines=(*tries.lines, what.line),
         )
         if policy.wait_s(tries, what, elapsed_s=0.0) is None:
             return sent
@@ -123,8 +124,13 @@ def test_a_policy_keeps_no_trouble_alive() -> None:
 
 
 def test_earlier_troubles_of_another_kind_leave_a_verdicts_own_tries() -> None:
-    """Two 503s, then an unparsable 200: PROTOCOL.md 2.2, #20 still gives it two further tries."""
+    """Two 503s or a 404, then an unparsable 200: PROTOCOL.md 2.2, #20 still gives it two further tries."""
     policy = RetryPolicy(LimitSettings(max_attempts=9))
-    unparsable = trouble(most_tries=2)
-    assert policy.wait_s(Tries(attempts=3, errors=3, limited=1), unparsable, elapsed_s=0.0) is not None
-    assert policy.wait_s(Tries(attempts=5, errors=5, limited=3), unparsable, elapsed_s=0.0) is None
+    unparsable = msgspec.structs.replace(trouble(most_tries=2), line="20")
+    for lines, has_more in (
+        (("16", "16", "20"), True),
+        (("8", "20", "20"), True),
+        (("16", "20", "16", "20", "20"), False),
+    ):
+        tries = Tries(attempts=len(lines), errors=len(lines), lines=lines)
+        assert (policy.wait_s(tries, unparsable, elapsed_s=0.0) is not None) is has_more

@@ -5,34 +5,34 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchrun.client.verdict import (
-    MOST_MESSAGE_CHARS,
-    RULES,
-    Facts,
-    Ruling,
-    facts_of,
-    judge,
-    masked,
-    read_error,
-    trouble,
-)
-from batchrun.model.attempt import Spends, Then
+from batchrun.client.error_body import facts_of, inner_status, read_error, request_id
+from batchrun.client.masking import MOST_MESSAGE_CHARS, Masks
+from batchrun.client.verdict import RULES, Facts, Ruling, judge, trouble
+from batchrun.model.attempt import Exchange, Spends, Then
 
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
 STOP = Ruling(Then.STOP_RUN)
+NO_CREDIT = Ruling(Then.STOP_RUN, advice="no credit?")
+WRONG_PLACE = Ruling(Then.STOP_RUN, advice="wrong endpoint.base_url or request.model?")
+WRONG_URL = Ruling(Then.STOP_RUN, advice="wrong endpoint.base_url?")
 QUOTA = Ruling(Then.STOP_RUN, "rate_limited")
 FAIL = Ruling(Then.FAIL_ROW)
 REFUSE = Ruling(Then.REFUSE_ROW)
 OVERFLOW = Ruling(Then.FAIL_ROW, "context_overflow")
-THROTTLE = Ruling(Then.RETRY, "rate_limited", Spends.THROTTLE)
+BUSY = Ruling(Then.RETRY, "rate_limited", Spends.THROTTLE)
+THROTTLE = Ruling(Then.RETRY, "rate_limited", Spends.THROTTLE, pauses=True)
 SERVER = Ruling(Then.RETRY, "server")
 ONCE = Ruling(Then.RETRY, most_tries=1)
-SLOW = Ruling(Then.RETRY, "server", maybe_billed=True)
+ONCE_THEN_STOP = Ruling(Then.RETRY, most_tries=1, at_last=Then.STOP_RUN, wait_s=1.0)
+SLOW = Ruling(Then.RETRY, "server", maybe_billed=True, advice="use streaming or lower max_tokens")
+CUT = Ruling(Then.RETRY, "disconnected", Spends.AMBIGUOUS, maybe_billed=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,18 +51,13 @@ class Case:
     def facts(self, *, succeeded: bool) -> Facts:
         tree = {"error": self.error} if self.body is None else self.body
         data = tree if isinstance(tree, bytes) else json.dumps(tree).encode()
-        return facts_of(
-            status=self.status,
-            headers=self.headers,
-            error=read_error(data),
-            hint_s=self.hint_s,
-            succeeded=succeeded,
-            most_pause_s=300.0,
-        )
+        hint = {} if self.hint_s is None else {"retry-after": f"{self.hint_s:g}"}
+        exchange = Exchange(status=self.status, headers={**self.headers, **hint}, body=data)
+        return facts_of(exchange, read_error(data), now=NOW, succeeded=succeeded, most_pause_s=300.0)
 
 
 YES, NO = {"x-should-retry": "true"}, {"x-should-retry": "false"}
-BUSY = {
+MODEL_BUSY = {
     "message": "Model busy, retry later",
     "type": "invalid_request_error",
     "param": None,
@@ -81,15 +76,13 @@ CASES = [
     Case(line="1, 14", status=429, headers=YES, hint_s=301, before=QUOTA),
     Case(line="1", status=400, headers={"x-should-retry": " TRUE "}, before=SERVER),
     Case(line="1", status=500, headers=NO, before=Ruling(Then.FAIL_ROW, "server")),
-    Case(line="1", status=429, headers=NO, before=Ruling(Then.FAIL_ROW, "rate_limited", Spends.THROTTLE)),
-    Case(
-        line="1", status=401, headers=NO, before=STOP, after=Ruling(Then.STOP_RUN, most_tries=1, at_last=Then.STOP_RUN)
-    ),
+    Case(line="1", status=429, headers=NO, before=THROTTLE._replace(then=Then.FAIL_ROW)),
+    Case(line="1", status=401, headers=NO, before=STOP, after=ONCE_THEN_STOP._replace(then=Then.STOP_RUN)),
     Case(line="1", status=400, headers={"x-should-retry": "maybe"}, before=FAIL),
-    Case(line="2", status=429, error=NO_MONEY, before=STOP),
-    Case(line="2", status=429, error={**NO_MONEY, "code": None}, hint_s=1, before=STOP),
+    Case(line="2", status=429, error=NO_MONEY, before=NO_CREDIT),
+    Case(line="2", status=429, error={**NO_MONEY, "code": None}, hint_s=1, before=NO_CREDIT),
     *(
-        Case(line="2", status=429, error={"message": "m", "code": code}, before=STOP)
+        Case(line="2", status=429, error={"message": "m", "code": code}, before=NO_CREDIT)
         for code in (
             "insufficient_quota",
             "credit_balance_exhausted",
@@ -99,7 +92,7 @@ CASES = [
             "billing_hard_limit_reached",
         )
     ),
-    Case(line="2", status=400, error={"message": "Budget", "type": "budget_exceeded", "code": "400"}, before=STOP),
+    Case(line="2", status=400, error={"message": "Budget", "type": "budget_exceeded", "code": "400"}, before=NO_CREDIT),
     Case(line="3", status=402, hint_s=5, before=THROTTLE),
     Case(
         line="3",
@@ -108,21 +101,21 @@ CASES = [
         before=THROTTLE,
     ),
     Case(line="3, 14", status=402, hint_s=4000, before=QUOTA),
-    Case(line="4", status=402, body={"detail": {"error": "add credit"}}, before=STOP),
-    Case(line="4", status=412, error={"message": "Account suspended"}, before=STOP),
+    Case(line="4", status=402, body={"detail": {"error": "add credit"}}, before=NO_CREDIT),
+    Case(line="4", status=412, error={"message": "Account suspended"}, before=NO_CREDIT),
     Case(line="4", status=412, error={"message": "precondition"}, before=FAIL),
     Case(
         line="5",
         status=401,
         error={"message": "Not authenticated", "type": "invalid_request_error", "code": None},
         before=STOP,
-        after=Ruling(Then.RETRY, most_tries=1, at_last=Then.STOP_RUN),
+        after=ONCE_THEN_STOP,
     ),
     Case(line="6", status=403, error={"code": 403, "message": "requires moderation; input was flagged"}, before=REFUSE),
     Case(line="6", status=403, error={"code": "content_policy_violation", "message": ""}, before=REFUSE),
     Case(line="7", status=403, error={"message": "region not supported"}, before=STOP, after=FAIL),
-    Case(line="8", status=404, error={"code": "DeploymentNotFound", "message": "m"}, before=STOP, after=ONCE),
-    Case(line="8", status=405, body=b"", before=STOP, after=ONCE),
+    Case(line="8", status=404, error={"code": "DeploymentNotFound", "message": "m"}, before=WRONG_PLACE, after=ONCE),
+    Case(line="8", status=405, body=b"", before=WRONG_PLACE, after=ONCE),
     *(
         Case(line="9", status=status, error={"message": "This model's Maximum Context Length is 8192"}, before=OVERFLOW)
         for status in (400, 413, 422, 500)
@@ -139,13 +132,14 @@ CASES = [
     Case(line="11", status=400, error={"availability": {"retryable": True, "retry_after": 5}}, before=SERVER),
     Case(line="11", status=503, error={"availability": {"retryable": False}}, before=FAIL),
     Case(line="11, 14", status=429, error={"availability": {"retryable": True, "retry_after": 400}}, before=QUOTA),
-    Case(line="12", status=429, error=BUSY, before=THROTTLE),
-    Case(line="12", status=498, error={"code": "capacity_exceeded"}, before=THROTTLE),
+    Case(line="12", status=429, error=MODEL_BUSY, before=BUSY),
+    Case(line="12", status=498, error={"code": "capacity_exceeded"}, before=BUSY),
     Case(line="12", status=498, hint_s=400, before=QUOTA),
     Case(line="12", status=503, error={"message": "overloaded"}, before=SERVER),
     Case(line="12", status=503, error={"code": "slow_down"}, before=SERVER),
     Case(line="12", status=529, body=b"", before=SERVER),
     Case(line="13", status=429, body={"error": "Rate limited"}, before=THROTTLE),
+    Case(line="12", status=429, body={"error": "text", "error_type": "overloaded"}, before=BUSY),
     Case(line="13", status=429, body={"error": "text", "error_type": "overloaded"}, hint_s=10, before=THROTTLE),
     Case(line="13", status=429, body=HTML, before=THROTTLE),
     Case(line="14", status=429, body=[{"error": {"code": 429, "message": "quota: x, limit: 0, model"}}], before=QUOTA),
@@ -168,9 +162,10 @@ CASES = [
     Case(line="16", status=424, body={"error": "text", "error_type": "generation"}, before=SERVER),
     Case(line="16", status=424, body={"error": "text"}, before=FAIL),
     *(
-        Case(line="17", status=status, body=b"", before=STOP)
-        for status in (300, 301, 302, 303, 304, 307, 308, 501, 505)
+        Case(line="17", status=status, body=b"", before=WRONG_URL)
+        for status in (300, 301, 302, 303, 304, 307, 308, 407, 501, 505)
     ),
+    Case(line="25", status=499, body=b"", before=CUT),
     Case(line="other", status=507, body=b"", before=SERVER),
     Case(line="other", status=599, body=b"", before=SERVER),
     Case(line="other", status=418, body=b"", before=FAIL),
@@ -180,8 +175,23 @@ CASES = [
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"line {case.line}: {case.status}")
 def test_the_table(case: Case) -> None:
-    assert judge(case.facts(succeeded=False)) == case.before
-    assert judge(case.facts(succeeded=True)) == (case.after or case.before)
+    assert judge(case.facts(succeeded=False)).ruling == case.before
+    assert judge(case.facts(succeeded=True)).ruling == (case.after or case.before)
+
+
+WITHOUT_A_STATUS = [
+    *(
+        Facts(phase=phase, sent=False, succeeded=succeeded)
+        for phase in ("dns", "connect")
+        for succeeded in (False, True)
+    ),
+    *(Facts(phase=phase) for phase in ("timeout", "too_large", "disconnected")),
+    *(
+        Facts(useless=useless, succeeded=succeeded)
+        for useless in ("page", "unparsable", "empty_choices", "nothing")
+        for succeeded in (False, True)
+    ),
+]
 
 
 def test_every_rule_is_reached() -> None:
@@ -190,22 +200,26 @@ def test_every_rule_is_reached() -> None:
         for succeeded in (False, True):
             facts = case.facts(succeeded=succeeded)
             reached.add(next(at for at, rule in enumerate(RULES) if rule.applies(facts)))
+    for facts in WITHOUT_A_STATUS:
+        reached.add(next(at for at, rule in enumerate(RULES) if rule.applies(facts)))
     assert [RULES[at].line for at in range(len(RULES)) if at not in reached] == []
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"line {case.line}: {case.status}")
 def test_trouble_says_what_the_ruling_says_and_never_nothing(case: Case) -> None:
     facts = case.facts(succeeded=False)
-    ruling = judge(facts)
-    came_to = trouble(facts, ruling)
+    line, ruling = judge(facts)
+    came_to = trouble(facts, judge(facts))
     assert came_to.message.startswith(f"HTTP {case.status}")
+    assert came_to.line == line
+    assert came_to.pauses is (ruling.pauses and ruling.then is Then.RETRY and facts.hint_s is not None)
     assert (came_to.then, came_to.error_class, came_to.spends) == (ruling.then, ruling.error_class, ruling.spends)
     assert (came_to.most_tries, came_to.at_last, came_to.maybe_billed) == (
         ruling.most_tries,
         ruling.at_last,
         ruling.maybe_billed,
     )
-    assert (came_to.http_status, came_to.hint_s, came_to.sent) == (case.status, facts.hint_s, True)
+    assert (came_to.http_status, came_to.hint_s, came_to.sent) == (case.status, ruling.wait_s or facts.hint_s, True)
 
 
 @pytest.mark.parametrize(
@@ -233,22 +247,9 @@ def test_trouble_says_what_the_ruling_says_and_never_nothing(case: Case) -> None
 )
 def test_where_the_message_stands(body: Any, message: str) -> None:
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    error = read_error(data)
-    facts = facts_of(status=500, headers={}, error=error, hint_s=None, succeeded=False, most_pause_s=300)
+    exchange = Exchange(status=500, headers={}, body=data)
+    facts = facts_of(exchange, read_error(data), now=NOW, succeeded=False, most_pause_s=300)
     assert facts.message == message
-
-
-def test_a_hint_in_the_body_counts_where_no_header_does() -> None:
-    error = {"availability": {"retryable": True, "retry_after": 7}}
-
-    def hint_s(given_s: float | None, **more: Any) -> float | None:
-        given = {"availability": {**error["availability"], **more}}
-        return facts_of(status=429, headers={}, error=given, hint_s=given_s, succeeded=False, most_pause_s=300).hint_s
-
-    assert hint_s(None) == 7.0
-    assert hint_s(3.0) == 3.0
-    for nonsense in (0, -1, "7", None, float("inf"), float("nan")):
-        assert hint_s(None, retry_after=nonsense) is None
 
 
 KEY = "SENTINEL0key0of0no0known0form"
@@ -264,7 +265,7 @@ KEY = "SENTINEL0key0of0no0known0form"
     ],
 )
 def test_a_key_is_masked(text: str) -> None:
-    shown = masked(text, (KEY,))
+    shown = Masks([KEY]).text(text)
     assert KEY not in shown
     assert KEY[:9] not in shown
     assert len(shown) <= MOST_MESSAGE_CHARS
@@ -282,12 +283,12 @@ def test_a_key_is_masked(text: str) -> None:
     ],
 )
 def test_what_looks_like_a_key_is_masked_too(secret: str) -> None:
-    assert masked(f"key {secret} is wrong", ()) == "key *** is wrong"
+    assert Masks([]).text(f"key {secret} is wrong") == "key *** is wrong"
 
 
 @given(st.text(st.characters()), st.text(st.characters(), min_size=4, max_size=9))
 def test_masked_text_is_bounded_and_can_be_stored(text: str, secret: str) -> None:
-    shown = masked(text + secret + text, (secret,))
+    shown = Masks([secret]).text(text + secret + text)
     assert len(shown) <= MOST_MESSAGE_CHARS
     assert "\n" not in shown
     shown.encode()
@@ -311,6 +312,14 @@ JSON = st.recursive(
                     "availability",
                     "retryable",
                     "retry_after",
+                    "details",
+                    "violations",
+                    "retryDelay",
+                    "headers",
+                    "reasons",
+                    "raw",
+                    "innererror",
+                    "x_groq",
                 ]
             ),
             inner,
@@ -324,7 +333,8 @@ JSON = st.recursive(
 @given(JSON, st.binary(max_size=2), st.integers(300, 599), st.sampled_from([{}, YES, NO]))
 def test_any_error_body_comes_to_something(tree: Any, junk: bytes, status: int, headers: Mapping[str, str]) -> None:
     for data in (json.dumps(tree).encode(), json.dumps(tree).encode() + junk, junk):
-        facts = facts_of(
-            status=status, headers=headers, error=read_error(data), hint_s=None, succeeded=False, most_pause_s=300
-        )
-        assert trouble(facts, judge(facts)).message
+        exchange = Exchange(status=status, headers=dict(headers), body=data)
+        for inner in (None, inner_status(read_error(data))):
+            facts = facts_of(exchange, read_error(data), inner=inner, now=NOW, succeeded=False, most_pause_s=300)
+            assert trouble(facts, judge(facts), now=NOW).message
+        request_id(headers, data)
