@@ -24,7 +24,7 @@ from batchrun.execution.backlog import Backlog
 from batchrun.execution.parts import OpenPart, OpenParts
 from batchrun.execution.pulse import Pulse
 from batchrun.execution.resume import OpenRun, standing_of
-from batchrun.execution.signals import STATUSES, SignalWatch
+from batchrun.execution.signals import ECHO_S, STATUSES, SignalWatch
 from batchrun.ledger.group_commit import Ledger
 from batchrun.ledger.opening import reading
 from batchrun.ledger.records import Entry, PartRecord, Tallies
@@ -279,8 +279,13 @@ class Flow:
         self._backlog.close()
         self._lane.gate.close()
         if first:
-            asyncio.get_running_loop().call_later(self._run.options.grace_s, self._let_go)
-            self._watcher.noted("draining", exit_status=int(ending.status), in_flight=self._lane.gate.in_flight)
+            loop = asyncio.get_running_loop()
+            loop.call_later(self._run.options.grace_s, self._let_go)
+            # Told once a signal's echo is past, so that whoever sends a second one on it is heard.
+            loop.call_later(ECHO_S, self._note_draining, ending.status)
+
+    def _note_draining(self, status: ExitStatus) -> None:
+        self._watcher.noted("draining", exit_status=int(status), in_flight=self._lane.gate.in_flight)
 
     def _let_go(self) -> None:
         for task in self._inner:

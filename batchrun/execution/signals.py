@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import time
 from collections.abc import Callable, Generator, Mapping
 from types import FrameType
 
@@ -15,6 +16,8 @@ STATUSES: Mapping[signal.Signals, ExitStatus] = {
     signal.SIGTERM: ExitStatus.SIGTERM,
     signal.SIGHUP: ExitStatus.SIGTERM,
 }
+ECHO_S = 0.02
+"""A signal so soon after another is the same one: `timeout` sends it to its child and to the group of both."""
 
 
 class SignalWatch:
@@ -28,6 +31,7 @@ class SignalWatch:
         """Do nothing at all unless `enabled`."""
         self._enabled = enabled
         self._noted: list[signal.Signals] = []
+        self._last_s: float | None = None
 
     @contextlib.contextmanager
     def noting(self) -> Generator[None, None, None]:
@@ -42,7 +46,14 @@ class SignalWatch:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
+    def _is_echo(self) -> bool:
+        now, before = time.monotonic(), self._last_s
+        self._last_s = now
+        return before is not None and now - before < ECHO_S
+
     def _note(self, number: int, _frame: FrameType | None) -> None:
+        if self._is_echo():
+            return
         if self._noted:
             raise SystemExit(STATUSES[signal.Signals(number)])
         self._noted.append(signal.Signals(number))
@@ -53,9 +64,14 @@ class SignalWatch:
         if not self._enabled:
             yield
             return
+
+        def unless_echo(number: signal.Signals) -> None:
+            if not self._is_echo():
+                handler(number)
+
         loop = asyncio.get_running_loop()
         for number in STATUSES:
-            loop.add_signal_handler(number, handler, number)
+            loop.add_signal_handler(number, unless_echo, number)
         for number in self._noted:
             handler(number)
         self._noted.clear()

@@ -109,6 +109,20 @@ def test_r19_a_second_signal_leaves_at_once(tmp_path: Path) -> None:
     assert summary_of(tmp_path / "out")["by_status"] == {}
 
 
+def test_r19_a_signal_that_comes_twice_at_once_is_one(tmp_path: Path) -> None:
+    """As `timeout` sends it, to its child and to the group of both: the run drains, nothing in flight is cut."""
+    write_rows(tmp_path, prompts(300))
+    with endpoint("latency_ms=300") as served:
+        run = start(job_file(tmp_path, endpoint={"base_url": served.base_url}))
+        wait_for(lambda: served.stats()["in_flight"] == 8, run)
+        run.send_signal(signal.SIGTERM)
+        run.send_signal(signal.SIGTERM)
+        run.communicate(timeout=60)
+        assert run.returncode == 143
+        settled = sum(summary_of(tmp_path / "out")["by_status"].values())
+        assert settled == served.stats()["replies"] == served.stats()["requests"]
+
+
 def test_r19_the_grace_time_bounds_the_drain(tmp_path: Path) -> None:
     write_rows(tmp_path, prompts(20))
     with endpoint("hang_rate=1") as served:
