@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Callable
 
 import msgspec
 
+from batchrun.client.arriving import ExchangeError
 from batchrun.client.breaker import Breaker
 from batchrun.client.interpret import Ask, Interpreter
 from batchrun.client.limiter import Gate
@@ -14,7 +15,7 @@ from batchrun.client.outage import OUTAGE_ERRORS, Outage, Weather
 from batchrun.client.provider import most_in_flight
 from batchrun.client.reply import ReplyReader
 from batchrun.client.retry import RetryPolicy
-from batchrun.client.transport import ExchangeError, Transport, open_transport
+from batchrun.client.transport import Transport, open_transport
 from batchrun.events import Unwatched, Watcher
 from batchrun.job.settings import Job
 from batchrun.model.attempt import Reply, Then, Trouble
@@ -29,6 +30,7 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
 
     `excused` says that it failed in an outage of the endpoint or for want of a connection on this machine, neither of
     which spends its row's budgets.
+    `first_token_ms` is from the slot to the first text of a reply that was streamed.
     """
 
     came_to: Reply | Trouble
@@ -36,6 +38,7 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     latency_ms: float
     weather: Weather = Weather.FAIR
     excused: bool = False
+    first_token_ms: float | None = None
 
 
 class Lane:
@@ -85,6 +88,7 @@ class Lane:
         began = self._clock()
         status: int | None = None
         short = False
+        first_token_ms: float | None = None
         self._exchanging += 1
         try:
             exchange = await self._transport.exchange(body)
@@ -94,6 +98,7 @@ class Lane:
         else:
             status = exchange.status
             came_to = self._interpreter.read(exchange, Ask(body, model))
+            first_token_ms = exchange.first_token_ms
         finally:
             self._exchanging -= 1
         latency_ms = (self._clock() - began) * 1000
@@ -110,6 +115,7 @@ class Lane:
             latency_ms=latency_ms,
             weather=weather,
             excused=short or self._outage.is_on,
+            first_token_ms=first_token_ms,
         )
 
     def _short(self, came_to: Reply | Trouble) -> Weather:

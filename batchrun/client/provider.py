@@ -12,7 +12,8 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta
 
-from batchrun.client.transport import ExchangeError, Inquirer
+from batchrun.client.arriving import ExchangeError
+from batchrun.client.transport import Inquirer
 
 LIMIT_PATH = "/v1/me/rate_limit"
 LIMIT_TIMEOUT_S = 5.0

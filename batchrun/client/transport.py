@@ -20,40 +20,26 @@ import resource
 import socket
 import ssl
 from collections.abc import AsyncGenerator, Callable, Mapping
-from typing import Literal, Protocol
+from typing import Protocol
 
 import aiohttp
 from aiohttp.abc import AbstractStreamWriter
 from yarl import URL
 
+from batchrun.client.arriving import ExchangeError, Phase
 from batchrun.client.proxy import proxy_for
+from batchrun.client.receiving import STREAM_IDLE_S, Receiving
 from batchrun.model.attempt import Exchange
 
 CONNECT_S = 30.0
 IDLE_S = 0.75
-MOST_BODY_BYTES = 64 * 1024 * 1024
 KEEPALIVE_IDLE_S, KEEPALIVE_INTERVAL_S, KEEPALIVE_PROBES = 45, 15, 4
 SPARE_FILES = 16
 """Open files of the process that are left to all but connections."""
 SHORTAGES = frozenset([errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL])
 """Errors of a connection that this machine could not even begin: it has no files, memory or ports left."""
 
-Phase = Literal["shortage", "dns", "connect", "proxy", "tls", "timeout", "disconnected", "too_large"]
 _AddressInfo = tuple[int, int, int, str, tuple[str, int] | tuple[str, int, int, int]]
-
-
-class ExchangeError(Exception):
-    """Raised when an exchange brought no whole HTTP reply.
-
-    `phase` says where it ended, `shortage` that this machine could open no connection; `sent` is false when the
-    request can't have reached the server.
-    """
-
-    def __init__(self, phase: Phase, message: str, *, sent: bool) -> None:
-        """Describe the failure; `message` never holds headers or bodies."""
-        super().__init__(message)
-        self.phase: Phase = phase
-        self.sent = sent
 
 
 class Transport(Protocol):
@@ -95,36 +81,44 @@ class SessionTransport:
     async def exchange(self, body: bytes) -> Exchange:
         """POST `body` and return the whole reply; raises ExchangeError when there is none."""
         sending = _Sending(io.BytesIO(body))
+        receiving = Receiving()
+        broken: ExchangeError | None = None
         try:
             async with (
-                asyncio.timeout(self._timeout_s),
+                asyncio.timeout(self._timeout_s) as deadline,
                 self._session.post(self._url, data=sending, allow_redirects=False) as response,
             ):
-                return Exchange(
-                    status=response.status,
-                    headers=_lowered(response.headers),
-                    body=await _read(response),
-                )
+                await receiving.read(response.content.iter_any(), deadline, response.status, _lowered(response.headers))
         except (aiohttp.ClientError, OSError) as error:
-            if sending.sent:
-                raise self._cut(error) from None
-            raise self._unsent(error) from None
+            if not sending.sent:
+                raise self._unsent(error) from None
+            broken = self._cut(error, receiving)
+        if (exchange := receiving.end()) is not None:
+            return exchange
+        raise broken or _ended_early() from None
 
     async def look_up(self, path: str, *, timeout_s: float) -> Exchange:
         """GET `path` of the endpoint's host, as `exchange` would; raises ExchangeError when there is no whole reply."""
+        receiving = Receiving()
         url = self._url.origin().with_path(path)
         try:
             async with (
-                asyncio.timeout(timeout_s),
+                asyncio.timeout(timeout_s) as deadline,
                 self._session.get(url, allow_redirects=False, middlewares=(_once,)) as response,
             ):
-                return Exchange(status=response.status, headers=_lowered(response.headers), body=await _read(response))
+                await receiving.read(response.content.iter_any(), deadline, response.status, _lowered(response.headers))
         except (aiohttp.ClientError, OSError) as error:
             raise self._unsent(error) from None
+        if (exchange := receiving.end()) is None:
+            raise _ended_early()
+        return exchange
 
-    def _cut(self, error: aiohttp.ClientError | OSError) -> ExchangeError:
+    def _cut(self, error: aiohttp.ClientError | OSError, receiving: Receiving) -> ExchangeError:
         if isinstance(error, TimeoutError):
-            return ExchangeError("timeout", f"no reply within {self._timeout_s:g} s", sent=True)
+            text = f"no reply within {self._timeout_s:g} s"
+            if receiving.was_idle:
+                text = f"the stream was silent for {STREAM_IDLE_S:g} s"
+            return ExchangeError("timeout", text, sent=True)
         match error:
             case aiohttp.ServerDisconnectedError():
                 text = "the server closed the connection"
@@ -169,16 +163,8 @@ async def _once(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType)
         raise ExchangeError("disconnected", "the connection broke", sent=True) from None
 
 
-async def _read(response: aiohttp.ClientResponse) -> bytes:
-    """Read a body of at most MOST_BODY_BYTES after decoding."""
-    chunks: list[bytes] = []
-    size = 0
-    async for chunk in response.content.iter_any():
-        size += len(chunk)
-        if size > MOST_BODY_BYTES:
-            raise ExchangeError("too_large", f"the reply is larger than {MOST_BODY_BYTES >> 20} MiB", sent=True)
-        chunks.append(chunk)
-    return b"".join(chunks)
+def _ended_early() -> ExchangeError:
+    return ExchangeError("disconnected", "the stream ended before the reply did", sent=True)
 
 
 def _lowered(headers: Mapping[str, str]) -> dict[str, str]:

@@ -51,11 +51,18 @@ class Cost(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Exchange(msgspec.Struct, frozen=True, kw_only=True):
-    """A whole HTTP reply: header names in lower case, `body` after content decoding."""
+    """A whole HTTP reply: header names in lower case, `body` after content decoding.
+
+    A reply that came as a stream of events has the body that it would have had in one piece; `flags` say what was odd
+    about the stream, `problem` why it can't be used. `first_token_ms` is from the slot to the first chunk with text.
+    """
 
     status: int
     headers: dict[str, str]
     body: bytes
+    flags: tuple[str, ...] = ()
+    problem: str | None = None
+    first_token_ms: float | None = None
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True):

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from batchrun.client.arriving import ExchangeError
 from batchrun.client.lane import Lane
 from batchrun.client.limiter import Gate
 from batchrun.client.reply import ReplyReader
 from batchrun.client.retry import RetryPolicy
-from batchrun.client.transport import ExchangeError
 from batchrun.events import Watcher
 from batchrun.job.settings import LimitSettings
 from batchrun.model.attempt import Exchange

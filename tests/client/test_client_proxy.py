@@ -13,8 +13,9 @@ from client_certificates import Certificate, certificate
 from client_raw_server import Peer, answer, closed_port, raw_server, whole
 from client_replies import GOOD
 
+from batchrun.client.arriving import ExchangeError
 from batchrun.client.proxy import proxy_for
-from batchrun.client.transport import ExchangeError, open_transport
+from batchrun.client.transport import open_transport
 from batchrun.errors import JobError
 
 __all__ = ["certificate"]

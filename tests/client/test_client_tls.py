@@ -13,7 +13,8 @@ from client_certificates import Certificate, certificate
 from client_raw_server import answer, raw_server, whole
 from client_replies import GOOD
 
-from batchrun.client.transport import ExchangeError, open_transport
+from batchrun.client.arriving import ExchangeError
+from batchrun.client.transport import open_transport
 from batchrun.model.attempt import Exchange
 
 __all__ = ["certificate"]

@@ -17,9 +17,10 @@ import uvloop
 from client_raw_server import Peer, RawServer, Script, answer, closed_port, raw_server, whole
 from client_replies import GOOD
 
+from batchrun.client import arriving
 from batchrun.client import transport as module
+from batchrun.client.arriving import ExchangeError
 from batchrun.client.transport import (
-    ExchangeError,
     SessionTransport,
     Transport,
     open_transport,
@@ -352,7 +353,7 @@ def test_r08_keepalive_is_set_on_the_live_socket() -> None:
 @pytest.mark.parametrize("zipped", [False, True])
 def test_a_body_larger_than_the_bound_is_refused(monkeypatch: pytest.MonkeyPatch, *, zipped: bool) -> None:
     async def main() -> None:
-        monkeypatch.setattr(module, "MOST_BODY_BYTES", 1024 * 1024)
+        monkeypatch.setattr(arriving, "MOST_BODY_BYTES", 1024 * 1024)
         for size, fits in ((1024 * 1024, True), (1024 * 1024 + 1, False)):
             data = b"x" * size
             reply = whole(gzip.compress(data), headers="Content-Encoding: gzip\r\n") if zipped else whole(data)

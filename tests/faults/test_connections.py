@@ -17,7 +17,8 @@ from e2e_tools import endpoint, job_file, prompts, table_of, wait_for, write_row
 from test_r04_r07_r09_endpoint import scripted
 
 import batchrun
-from batchrun.client.transport import ExchangeError, open_transport
+from batchrun.client.arriving import ExchangeError
+from batchrun.client.transport import open_transport
 from batchrun.events import Progress, Summary
 
 SERVER_IDLE_S = 1.0
