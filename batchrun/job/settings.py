@@ -103,7 +103,7 @@ class SimulatorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     completion_tokens: Annotated[Count, Meta(description="words in a text reply, about")] = 16
     error_rate: Annotated[Share, Meta(description="share of requests answered 500")] = 0.0
     reject_containing: Annotated[str | None, Meta(description="prompts with this text are answered 400")] = None
-    truncate_rate: Annotated[Share, Meta(description="share of replies cut in the middle of the body")] = 0.0
+    truncate_rate: Annotated[Share, Meta(description="share of replies cut in the middle of the body or stream")] = 0.0
     reset_rate: Annotated[Share, Meta(description="share of requests answered by a reset")] = 0.0
     hang_rate: Annotated[Share, Meta(description="share of requests never answered")] = 0.0
     max_in_flight: Annotated[int, Meta(ge=0, description="429 above; 0: no limit")] = 0

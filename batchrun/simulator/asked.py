@@ -14,13 +14,16 @@ RefusalType = Literal["invalid_request_error", "rate_limit_error", "server_error
 class Asked(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What a request asks for: `digest` as in `prompt_digest`, `prompt_chars` over all contents.
 
-    `most_tokens` is `max_completion_tokens` or `max_tokens`, None where the request names neither.
+    `most_tokens` is `max_completion_tokens` or `max_tokens`, None where the request names neither. `with_usage` is
+    whether a stream is to end with its usage; as DeepInfra's do, unless the request says otherwise.
     """
 
     model: str
     digest: str
     prompt_chars: int
     most_tokens: int | None
+    stream: bool = False
+    with_usage: bool = True
 
 
 class Refusal(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,6 +45,7 @@ class _Body(msgspec.Struct, frozen=True, kw_only=True):
     model: Any = None
     messages: Any = None
     stream: Any = None
+    stream_options: Any = None
     max_tokens: Any = None
     max_completion_tokens: Any = None
 
@@ -60,12 +64,12 @@ _BODY = msgspec.json.Decoder(_Body)
 def read_request(body: bytes, *, reject_containing: str | None) -> Asked | Refusal:
     """Return what a request body asks for, or the refusal.
 
-    400 stands for bad JSON, for streaming and for a rejected prompt, 422 for JSON of another shape.
+    400 stands for bad JSON, for a `stream` that is no bool and for a rejected prompt, 422 for JSON of another shape.
     """
     try:
         asked = _decode(body)
-        if asked.stream is not None:
-            _check_stream(asked.stream)
+        stream = _stream(asked.stream)
+        with_usage = _with_usage(asked.stream_options)
         if not isinstance(asked.model, str) or not asked.model:
             raise _invalid("model", "model must be a non-empty string")
         messages = _list(asked.messages)
@@ -82,6 +86,8 @@ def read_request(body: bytes, *, reject_containing: str | None) -> Asked | Refus
         digest=prompt_digest(messages),
         prompt_chars=sum(map(len, texts)),
         most_tokens=most_tokens,
+        stream=stream,
+        with_usage=with_usage,
     )
 
 
@@ -94,12 +100,19 @@ def _decode(body: bytes) -> _Body:
         raise _RefusedError(Refusal(status=400, message="The body is not valid JSON")) from None
 
 
-def _check_stream(stream: object) -> None:
-    """Refuse all but false: a string is refused as Ollama refuses it (PROTOCOL.md 0, fact 11)."""
-    if not isinstance(stream, bool):
+def _stream(stream: object) -> bool:
+    """Return whether a stream is asked for; a string is refused as Ollama refuses it (PROTOCOL.md 0, fact 11)."""
+    if stream is not None and not isinstance(stream, bool):
         raise _RefusedError(Refusal(status=400, message="stream must be a JSON bool", param="stream"))
-    if stream:
-        raise _RefusedError(Refusal(status=400, message="streaming is not offered", param="stream"))
+    return bool(stream)
+
+
+def _with_usage(options: object) -> bool:
+    if options is None:
+        return True
+    if not isinstance(options, dict):
+        raise _invalid("stream_options", "stream_options must be an object")
+    return cast("dict[str, object]", options).get("include_usage") is not False
 
 
 def _texts(at: int, message: object) -> list[str]:

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from decimal import ROUND_HALF_EVEN, Decimal
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from batchrun.errors import JobError
+from batchrun.simulator.completion import Choice, Completion, FinishReason, Message, Usage, streamed
 from batchrun.simulator.draws import draw, draw_bytes, draw_hex
 from batchrun.simulator.example import example
 
 if TYPE_CHECKING:
     from batchrun.job.settings import SimulatorSettings
     from batchrun.simulator.asked import Asked
-
-FinishReason = Literal["stop", "length"]
 
 # Some are not ASCII, so that whoever reads a reply has to read UTF-8.
 _WORDS = """
@@ -32,41 +31,13 @@ _NANOUSD = 10**9
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """A reply as it is sent, and what it costs in nano-USD."""
+    """A reply as it is sent, and what it costs in nano-USD; a streamed one has its `events` instead of a body."""
 
     body: bytes
+    events: tuple[bytes, ...] = ()
     prompt_tokens: int
     completion_tokens: int
     cost_nanousd: int
-
-
-class _Message(msgspec.Struct, frozen=True, kw_only=True):
-    role: Literal["assistant"] = "assistant"
-    content: str
-    name: None = None
-    tool_calls: None = None
-
-
-class _Choice(msgspec.Struct, frozen=True, kw_only=True):
-    index: int = 0
-    message: _Message
-    finish_reason: FinishReason
-
-
-class _Usage(msgspec.Struct, frozen=True, kw_only=True):
-    prompt_tokens: int
-    total_tokens: int
-    completion_tokens: int
-    estimated_cost: msgspec.Raw
-
-
-class _Completion(msgspec.Struct, frozen=True, kw_only=True):
-    id: str
-    object: Literal["chat.completion"] = "chat.completion"
-    created: int
-    model: str
-    choices: tuple[_Choice]
-    usage: _Usage
 
 
 class Replies:
@@ -91,12 +62,12 @@ class Replies:
             content, words, finish_reason = " ".join(content.split()[:most]), most, "length"
         prompt_tokens = max(1, asked.prompt_chars // _CHARS_PER_TOKEN)
         cost_nanousd = self.cost_nanousd(prompt_tokens, words)
-        completion = _Completion(
+        completion = Completion(
             id="chatcmpl-" + draw_hex(self._settings.seed, asked.digest, nth, "id"),
             created=created,
             model=asked.model,
-            choices=(_Choice(message=_Message(content=content), finish_reason=finish_reason),),
-            usage=_Usage(
+            choices=(Choice(message=Message(content=content), finish_reason=finish_reason),),
+            usage=Usage(
                 prompt_tokens=prompt_tokens,
                 total_tokens=prompt_tokens + words,
                 completion_tokens=words,
@@ -104,7 +75,8 @@ class Replies:
             ),
         )
         return Reply(
-            body=self._encode(completion),
+            body=b"" if asked.stream else self._encode(completion),
+            events=streamed(completion, with_usage=asked.with_usage) if asked.stream else (),
             prompt_tokens=prompt_tokens,
             completion_tokens=words,
             cost_nanousd=cost_nanousd,

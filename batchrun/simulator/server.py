@@ -41,6 +41,11 @@ _KEEPALIVE_S = 3600.0
 _STOP_WITHIN_S = 1.0
 # As in the reference transcript (PROTOCOL.md 0.1): no charset. A Server header of one's own spares aiohttp's.
 _HEADERS = {"Content-Type": "application/json", "Server": "batchrun-simulator"}
+_STREAM_HEADERS = {
+    "Content-Type": "text/event-stream; charset=utf-8",
+    "Cache-Control": "no-store",
+    "Server": "batchrun-simulator",
+}
 _LINGER_ZERO = struct.pack("ii", 1, 0)
 
 
@@ -106,15 +111,11 @@ class Endpoint:
     async def _complete(self, request: web.BaseRequest, asked: Asked) -> web.StreamResponse:
         nth = self._tally.begin(asked.digest)
         treated = treatment(self._settings, asked.digest, nth)
-        if treated is Treatment.HANG:
-            self._tally.end("hang")
-            if _is_there(request):
-                await self.pauses.hang(request.protocol)
-            return _closed(request)
-        if treated is Treatment.RESET:
-            self._tally.end("reset")
-            return _reset(request)
+        if treated in {Treatment.HANG, Treatment.RESET}:
+            return await self._leave(request, treated)
         delay_s = latency_s(self._settings, asked.digest, nth)
+        if asked.stream and treated is not Treatment.ERROR:
+            return await self._stream(request, asked, nth, delay_s, is_cut=treated is Treatment.TRUNCATE)
         if delay_s > 0 and not await self.pauses.sleep(delay_s):
             return _closed(request)
         if treated is Treatment.ERROR:
@@ -128,6 +129,37 @@ class Endpoint:
             return await _truncated(request, reply.body)
         self._tally.end("200")
         return web.Response(body=reply.body, headers=_HEADERS)
+
+    async def _leave(self, request: web.BaseRequest, treated: Treatment) -> web.Response:
+        self._tally.end(treated.value)
+        if treated is Treatment.RESET:
+            return _reset(request)
+        if _is_there(request):
+            await self.pauses.hang(request.protocol)
+        return _closed(request)
+
+    async def _stream(
+        self, request: web.BaseRequest, asked: Asked, nth: int, delay_s: float, *, is_cut: bool
+    ) -> web.StreamResponse:
+        """Send a reply's events spread over its latency, the last at its end; of one that is to be cut only half."""
+        reply = self._replies.reply(asked, nth, created=int(time.time()))
+        step_s = delay_s / len(reply.events)
+        if step_s > 0 and not await self.pauses.sleep(step_s):
+            return _closed(request)
+        self._tally.pay(asked.digest, reply)  # as with a whole reply: from its first byte on
+        self._tally.end("truncated" if is_cut else "200")
+        response = web.StreamResponse(headers=_STREAM_HEADERS)
+        sent = reply.events[: len(reply.events) // 2] if is_cut else reply.events
+        with suppress(ConnectionError):
+            await response.prepare(request)
+            for at, event in enumerate(sent):
+                if at and step_s > 0 and not await self.pauses.sleep(step_s):
+                    is_cut = True
+                    break
+                await response.write(event)
+        if is_cut and request.transport is not None:
+            request.transport.close()
+        return response
 
     def _refuse(self, refusal: Refusal) -> web.Response:
         headers = _HEADERS

@@ -81,6 +81,7 @@ def test_bad_json_is_400(body: bytes) -> None:
         (ask(max_tokens="5"), "max_tokens"),
         (ask(max_tokens=-1), "max_tokens"),
         (ask(max_completion_tokens=True), "max_completion_tokens"),
+        (ask(stream=True, stream_options=[]), "stream_options"),
     ],
 )
 def test_json_of_another_shape_is_422(body: bytes, param: str | None) -> None:
@@ -89,11 +90,24 @@ def test_json_of_another_shape_is_422(body: bytes, param: str | None) -> None:
     assert set(json.loads(refusal.body())["error"]) == {"message", "type", "param", "code"}
 
 
-@pytest.mark.parametrize("stream", ["true", "false", 0, 1, [], True])
-def test_stream_has_to_be_a_json_false(stream: object) -> None:
+@pytest.mark.parametrize("stream", ["true", "false", 0, 1, []])
+def test_stream_has_to_be_a_json_bool(stream: object) -> None:
     refusal = read(ask(stream=stream))
     assert (refusal.status, refusal.param) == (400, "stream")
-    assert (refusal.message == "streaming is not offered") == (stream is True)
+
+
+@pytest.mark.parametrize(
+    ("options", "with_usage"),
+    [(None, True), ({}, True), ({"include_usage": True}, True), ({"include_usage": False}, False)],
+)
+def test_a_stream_ends_with_its_usage_unless_told_otherwise(options: object, *, with_usage: bool) -> None:
+    """As DeepInfra's streams do (PROTOCOL.md 1E)."""
+    asked = read(ask(stream=True, stream_options=options))
+    assert isinstance(asked, Asked)
+    assert (asked.stream, asked.with_usage) == (True, with_usage)
+    plain = read(ask())
+    assert isinstance(plain, Asked)
+    assert plain.stream is False
 
 
 def test_rejected_text_in_any_content() -> None:

@@ -75,6 +75,57 @@ def test_body_has_the_shape_of_the_reference() -> None:
     assert usage["total_tokens"] == 13 + usage["completion_tokens"]
 
 
+def data_of(events: tuple[bytes, ...]) -> list[Any]:
+    """The JSON of each event but the last, which says that nothing more comes."""
+    assert events[-1] == b"data: [DONE]\n\n"
+    assert all(event.startswith(b"data: ") and event.endswith(b"\n\n") for event in events)
+    return [json.loads(event.removeprefix(b"data: "), parse_float=Decimal) for event in events[:-1]]
+
+
+@pytest.mark.parametrize(
+    ("settings", "changes"),
+    [
+        (SimulatorSettings(), {}),
+        (SimulatorSettings(completion_tokens=300), {}),
+        (SimulatorSettings(), {"most_tokens": 5}),
+        (SimulatorSettings(), {"most_tokens": 0}),
+        (SimulatorSettings(reply="choices", choices=("é",)), {}),
+        (SimulatorSettings(reply="json", schema={"type": "object"}), {}),
+    ],
+)
+def test_a_stream_brings_the_same_reply(settings: SimulatorSettings, changes: dict[str, Any]) -> None:
+    """PROTOCOL.md 0.1: the role first, usage null on all chunks but the last, which has the finish_reason too."""
+    whole = answer(settings, 3, **changes)
+    reply = Replies(settings).reply(asked(**changes, stream=True), 3, created=1_736_800_000)
+    first, *deltas, last = data_of(reply.events)
+    assert reply.body == b""
+    assert first["choices"] == [{"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}]
+    texts = [chunk["choices"][0]["delta"]["content"] for chunk in deltas]
+    assert "".join(texts) == whole["choices"][0]["message"]["content"]
+    assert all(texts)
+    assert len(texts) <= 8
+    finish = whole["choices"][0]["finish_reason"]
+    assert last["choices"] == [{"index": 0, "delta": {}, "finish_reason": finish}]
+    assert last["usage"] == whole["usage"]
+    for chunk in (first, *deltas):
+        assert (chunk["usage"], chunk["choices"][0]["finish_reason"]) == (None, None)
+    for chunk in (first, *deltas, last):
+        assert list(chunk) == ["id", "object", "created", "model", "choices", "usage"]
+        assert chunk["object"] == "chat.completion.chunk"
+        assert {name: chunk[name] for name in ("id", "created", "model")} == {
+            name: whole[name] for name in ("id", "created", "model")
+        }
+    assert (reply.completion_tokens, reply.cost_nanousd) == (
+        whole["usage"]["completion_tokens"],
+        whole["usage"]["estimated_cost"] * 10**9,
+    )
+
+
+def test_a_stream_that_was_asked_for_without_usage_has_none() -> None:
+    reply = Replies(SimulatorSettings()).reply(asked(stream=True, with_usage=False), 0, created=1)
+    assert all(chunk["usage"] is None for chunk in data_of(reply.events))
+
+
 def test_a_retry_brings_the_same_text_under_another_id() -> None:
     settings = SimulatorSettings()
     assert content(settings, 0) == content(settings, 1)

@@ -182,6 +182,88 @@ def test_truncated_replies_are_paid(against: Against) -> None:
     against(SimulatorSettings(truncate_rate=1), body)
 
 
+def events_of(body: bytes) -> list[bytes]:
+    """The events in a chunked body, and whether its last chunk came as an empty event."""
+    found: list[bytes] = []
+    while body:
+        size, _, rest = body.partition(b"\r\n")
+        found.append(rest[: int(size, 16)])
+        body = rest[int(size, 16) + 2 :]
+    return found
+
+
+def test_a_stream_comes_event_by_event_spread_over_its_latency(against: Against) -> None:
+    """Its headers are the reference's; it is paid from its first event on, and says the same as a whole reply."""
+
+    async def body(port: int) -> None:
+        plain = (await exchange(port, ask())).json
+        reader, writer = await send(port, request_bytes(ask(stream=True)))
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert b"\r\nContent-Type: text/event-stream; charset=utf-8\r\n" in head
+        assert b"\r\nTransfer-Encoding: chunked\r\n" in head
+        assert b"\r\nCache-Control: no-store\r\n" in head
+        first = await reader.readuntil(b"\n\n\r\n")
+        counts = await stats(port)
+        assert (counts["in_flight"], counts["replies"], counts["paid_twice"]) == (1, 2, 1)
+        events = events_of(first + await reader.read())
+        writer.close()
+        assert events[-2:] == [b"data: [DONE]\n\n", b""]
+        chunks = [json.loads(event.removeprefix(b"data: ")) for event in events[:-2]]
+        text = "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks)
+        assert text == plain["choices"][0]["message"]["content"]
+        assert chunks[-1]["usage"] == plain["usage"]
+        assert (await stats(port))["by_status"] == {"200": 2}
+
+    against(SimulatorSettings(latency_ms=200), body)
+
+
+def test_a_stream_that_is_cut_ends_in_its_middle_and_is_paid(against: Against) -> None:
+    async def body(port: int) -> None:
+        reply = await exchange(port, ask(stream=True))
+        events = events_of(reply.body)
+        assert len(events) >= 3
+        assert b"[DONE]" not in events[-1]
+        assert all(json.loads(event.removeprefix(b"data: "))["usage"] is None for event in events)
+        counts = await stats(port)
+        assert (counts["by_status"], counts["replies"], counts["in_flight"]) == ({"truncated": 1}, 1, 0)
+
+    against(SimulatorSettings(truncate_rate=1), body)
+
+
+def test_an_error_instead_of_a_stream_is_no_stream(against: Against) -> None:
+    async def body(port: int) -> None:
+        reply = await exchange(port, ask(stream=True))
+        assert (reply.status, reply.headers["content-type"]) == (500, "application/json")
+
+    against(SimulatorSettings(error_rate=1), body)
+
+
+def test_a_stream_whose_client_has_gone_ends_and_is_paid_once(against: Against) -> None:
+    async def body(port: int) -> None:
+        reader, writer = await send(port, request_bytes(ask(stream=True)))
+        await reader.readuntil(b"\n\n\r\n")
+        writer.close()
+        counts = await stats_when(port, lambda now: now["in_flight"] == 0)
+        assert (counts["replies"], counts["by_status"]) == (1, {"200": 1})
+
+    against(SimulatorSettings(latency_ms=200), body)
+
+
+def test_stopping_ends_a_stream(against: Against) -> None:
+    async def body(_port: int) -> None:
+        async with serve(SimulatorSettings(latency_ms=60_000)) as port:
+            _, writer = await send(port, request_bytes(ask(stream=True)))
+            await stats_when(port, lambda now: now["in_flight"] == 1)
+        async with serve(SimulatorSettings(latency_ms=1000)) as port:
+            reader, other = await send(port, request_bytes(ask(stream=True)))
+            await reader.readuntil(b"\n\n\r\n")
+        assert b"[DONE]" not in await reader.read()
+        writer.close()
+        other.close()
+
+    against(SimulatorSettings(), body)
+
+
 def test_resets_are_tcp_resets(against: Against) -> None:
     async def body(port: int) -> None:
         with pytest.raises(ConnectionResetError):
