@@ -44,7 +44,8 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     """A run as it stands: rows of its range, of which some are settled; times in seconds, money in USD.
 
     `cost_usd` is what is known, None when nothing is; `unpriced_rows` counts completed rows whose cost is not known.
-    `oldest` are the rows that have been in flight longest, the oldest first.
+    `oldest` are the rows that have been in flight longest, the oldest first. `first_token_ms` is the median time from a
+    slot to the first text over the last 1,000 streamed replies of this run, None where none was streamed.
     """
 
     run_id: str
@@ -67,6 +68,7 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     elapsed_s: float
     paused_s: float
     rows_per_s: float
+    first_token_ms: float | None = None
     eta_s: float | None
     draining: bool
     oldest: Sequence[RowInFlight]
@@ -84,7 +86,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     """`summary.json` (SPEC.md, section 3): counts and costs over all runs of the output, times of this run.
 
     `cost_usd` and the tokens are sums of what is known, None when nothing is; `unpriced_rows` counts completed rows
-    whose cost is not known. Times are ISO 8601, UTC.
+    whose cost is not known. Times are ISO 8601, UTC. `first_token_ms` is as in Progress.
     """
 
     run_id: str
@@ -106,6 +108,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     started_at: str
     finished_at: str
     wall_s: float
+    first_token_ms: float | None = None
     input: SummaryInput
     output: str
     versions: Mapping[str, str]

@@ -166,7 +166,8 @@ class Worker:
         outcome = Completion(row=request.row, reply=reply, account=account)
         self._lane.breaker.answered()
         totals = _totals(row.tries, attempt.came_to)
-        return Step(entry=Entry(row=request.row, totals=totals, outcome=outcome), weather=attempt.weather)
+        entry = Entry(row=request.row, totals=totals, outcome=outcome, first_token_ms=attempt.first_token_ms)
+        return Step(entry=entry, weather=attempt.weather)
 
     def _tripped(self, row: OpenRow, trouble: Trouble) -> Trip | None:
         """Tell the breaker of a row that is about to fail; return what follows when it trips."""

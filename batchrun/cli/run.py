@@ -126,5 +126,6 @@ def summary_lines(summary: Summary) -> Iterator[str]:
     )
     yield f"  tokens    {_known(summary.prompt_tokens)} in, {_known(summary.completion_tokens)} out"
     yield f"  cost      {cost_text(summary.cost_usd, summary.unpriced_rows, digits=6)}"
-    yield f"  time      {summary.wall_s:.1f} s; the counts above are over all runs of this output"
+    first_token = f", first token after {summary.first_token_ms:.0f} ms" if summary.first_token_ms is not None else ""
+    yield f"  time      {summary.wall_s:.1f} s{first_token}; the counts above are over all runs of this output"
     yield f"  output    {summary.output}"

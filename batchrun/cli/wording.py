@@ -21,6 +21,8 @@ def progress_text(progress: Progress) -> str:
         f"{progress.prompt_tokens + progress.completion_tokens:,} tokens",
         cost if progress.cost_usd is not None else f"cost {cost}",
     ]
+    if progress.first_token_ms is not None:
+        parts.append(f"first token after {progress.first_token_ms:.0f} ms")
     if progress.paused_s > 0:
         parts.append(f"paused for {progress.paused_s:.0f} s")
     if old := [f"row {one.row} for {one.age_s:.0f} s" for one in progress.oldest if one.age_s >= WORTH_NAMING_S]:

@@ -78,20 +78,16 @@ class Interpreter:
         if not 200 <= exchange.status < 300:  # noqa: PLR2004 - a success can hold a completion, nothing else can
             return self._refused(exchange, ask, read_error(exchange.body))
         try:
-            return self._reply(exchange, ask)
+            if exchange.problem is not None:
+                return self._unusable(exchange, ask, UnusableReplyError(exchange.problem))
+            return self._replies.read(
+                exchange.body, exchange.headers, model=ask.model, ask=ask.body, noted=exchange.flags
+            )
         except UnusableReplyError as error:
             return self._unusable(exchange, ask, error)
         except Exception as error:  # noqa: BLE001 - a reply nobody foresaw fails its row, never the run
             what = f"the reply can't be read: {type(error).__name__}"
             return self._unusable(exchange, ask, UnusableReplyError(what))
-
-    def _reply(self, exchange: Exchange, ask: Ask) -> Reply:
-        """Read a reply that may have come as a stream."""
-        if exchange.problem is not None:
-            raise UnusableReplyError(exchange.problem)
-        reply = self._replies.read(exchange.body, exchange.headers, model=ask.model, ask=ask.body)
-        odd = tuple(flag for flag in exchange.flags if flag not in reply.flags)
-        return msgspec.structs.replace(reply, flags=reply.flags + odd) if odd else reply
 
     def _refused(
         self, exchange: Exchange, ask: Ask, error: Mapping[str, object], *, inner: int | None = None

@@ -50,12 +50,21 @@ class ReplyReader:
         self._tariff = tariff
         self._keep_raw = keep_raw
 
-    def read(self, body: bytes, headers: Mapping[str, str], *, model: str | None = None, ask: bytes = b"") -> Reply:
+    def read(
+        self,
+        body: bytes,
+        headers: Mapping[str, str],
+        *,
+        model: str | None = None,
+        ask: bytes = b"",
+        noted: tuple[str, ...] = (),
+    ) -> Reply:
         """Return the reply that a 200's body holds; raises UnusableReplyError when it holds none.
 
-        `model` is the one that the request asked for, None for the job's; `ask` is the request's body.
+        `model` is the one that the request asked for, None for the job's; `ask` is the request's body; `noted` are
+        flags that the row has already.
         """
-        flags: list[str] = []
+        flags = list(noted)
         decoded = decode_body(body, flags)
         choice = _first_choice(decoded)
         rates = self._rates(decoded.model, model)

@@ -50,10 +50,11 @@ def first_ending(endings: Sequence[Ending]) -> Ending | None:
 
 
 class Counts(msgspec.Struct, frozen=True, kw_only=True):
-    """What the ledger counts at the end of a run."""
+    """What the ledger counts at the end of a run, and `first_token_ms` of this run alone."""
 
     tallies: Tallies
     totals: Totals
+    first_token_ms: float | None = None
 
 
 def summary_of(
@@ -101,6 +102,7 @@ def summary_of(
         started_at=started_at.isoformat(),
         finished_at=datetime.now(tz=UTC).isoformat(),
         wall_s=round(wall_s, 3),
+        first_token_ms=counts.first_token_ms,
         input=SummaryInput(path=run.job.input.path, fingerprint=input_fingerprint(run.examined.survey)),
         output=str(run.places.output),
         versions=versions(),
@@ -122,6 +124,7 @@ def standing_summary(run: OpenRun) -> Summary | None:
         started_at=standing.started_at,
         finished_at=standing.finished_at,
         wall_s=standing.wall_s,
+        first_token_ms=standing.first_token_ms,
         input=standing.input,
         output=standing.output,
         versions=standing.versions,

@@ -36,7 +36,8 @@ class Examined(msgspec.Struct, frozen=True, kw_only=True):
 
     def envelope(self) -> Envelope:
         """Return the fixed part of the job's requests."""
-        return Envelope(identity=self.job.endpoint.base_url, fields=self.job.request)
+        endpoint = self.job.endpoint
+        return Envelope(identity=endpoint.base_url, fields=self.job.request, stream=endpoint.stream)
 
 
 def examine(job: Job, places: Places, *, known: Survey | None = None) -> Examined:

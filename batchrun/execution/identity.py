@@ -11,6 +11,7 @@ import msgspec
 
 from batchrun.job.settings import Job
 from batchrun.model.record import Survey
+from batchrun.model.request import NEVER_IN_DIGEST
 
 _SHOWN_CHARS = 80
 _BEFORE_CHARS = 20
@@ -20,7 +21,7 @@ def identity_of(job: Job, survey: Survey) -> Mapping[str, object]:
     """Return all that decides what is asked: request, prompt, base URL, input; nothing about key, pace or output."""
     prompt: dict[str, object] = msgspec.structs.asdict(job.prompt) if job.prompt else {}
     return {
-        "request": {name: value for name, value in job.request.items() if name != "stream"},
+        "request": {name: value for name, value in job.request.items() if name not in NEVER_IN_DIGEST},
         "prompt": {name: value for name, value in prompt.items() if value is not None},
         "endpoint": {"base_url": job.endpoint.base_url},
         "input": {

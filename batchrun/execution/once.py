@@ -58,9 +58,10 @@ def execute(job: Job, options: RunOptions, *, access: Access, watcher: Watcher, 
 def _carried_out(run: OpenRun, access: Access, watcher: Watcher, drive: Driver, signals: SignalWatch) -> Summary:
     """Drive an open run, put its output in place, write its summary."""
     began, started_at = time.monotonic(), datetime.now(tz=UTC)
-    endings, fault = _driven(run, lambda: drive(_send(run, access, watcher, signals)))
+    pulse = Pulse(run, clock=time.monotonic)
+    endings, fault = _driven(run, lambda: drive(_send(run, access, watcher, signals, pulse)))
     complete = not fault and _all_sealed(run)
-    counts = Counts(tallies=run.store.tallies(), totals=run.store.totals())
+    counts = Counts(tallies=run.store.tallies(), totals=run.store.totals(), first_token_ms=pulse.first_token_ms)
     if complete:
         try:
             _put_in_place(run)
@@ -128,7 +129,7 @@ def _written(run: OpenRun, summary: Summary) -> Summary:
     return summary
 
 
-async def _send(run: OpenRun, access: Access, watcher: Watcher, signals: SignalWatch) -> Sequence[Ending]:
+async def _send(run: OpenRun, access: Access, watcher: Watcher, signals: SignalWatch, pulse: Pulse) -> Sequence[Ending]:
     clock = time.monotonic
     quote = run.examined.quote
     if run.job.price is not None and quote.unknown is not None:
@@ -147,7 +148,6 @@ async def _send(run: OpenRun, access: Access, watcher: Watcher, signals: SignalW
     ):
         prompter, envelope = run.examined.prompter, run.examined.envelope()
         worker = Worker(prompter=prompter, envelope=envelope, lane=lane, clock=clock, wall_us=_wall_us)
-        pulse = Pulse(run, clock=clock)
         return await Flow(run, lane=lane, worker=worker, pulse=pulse, watcher=watcher, signals=signals).go()
 
 

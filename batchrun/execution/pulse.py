@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from statistics import median
 
 from batchrun.events import Progress, RowInFlight
 from batchrun.execution.resume import OpenRun
@@ -12,6 +13,8 @@ from batchrun.ledger.records import Entry
 from batchrun.pricing import usd
 
 PACE_TICKS = 30
+FIRST_TOKENS = 1000
+"""How many streamed replies the time to the first text is the median of."""
 
 
 class Pulse:
@@ -27,6 +30,7 @@ class Pulse:
         self._unpriced = tallies.unpriced
         self._totals = run.store.totals()
         self._paces: deque[tuple[float, int]] = deque(maxlen=PACE_TICKS)
+        self._first_tokens_ms: deque[float] = deque(maxlen=FIRST_TOKENS)
         self.sealed = run.parts - len(run.open_parts)
 
     def add(self, entry: Entry) -> None:
@@ -36,6 +40,13 @@ class Pulse:
         if (outcome := entry.outcome) is not None:
             self._by_status[outcome.status] += 1
             self._unpriced += outcome.error_class is None and outcome.account.cost_nanousd is None
+        if entry.first_token_ms is not None:
+            self._first_tokens_ms.append(entry.first_token_ms)
+
+    @property
+    def first_token_ms(self) -> float | None:
+        """The median time to the first text of the last streamed replies of this run; None where there is none."""
+        return round(median(self._first_tokens_ms), 3) if self._first_tokens_ms else None
 
     def progress(
         self, *, in_flight: int, waiting: int, paused_s: float, draining: bool, oldest: Sequence[RowInFlight]
@@ -69,6 +80,7 @@ class Pulse:
             elapsed_s=now - self._began,
             paused_s=paused_s,
             rows_per_s=rows_per_s,
+            first_token_ms=self.first_token_ms,
             eta_s=left / rows_per_s if rows_per_s > 0 else None,
             draining=draining,
             oldest=oldest,

@@ -48,7 +48,7 @@ class EndpointSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     auth_header: Annotated[str, Meta(min_length=1)] = "Authorization"
     headers: dict[str, str] = {}
     query: dict[str, str] = {}
-    stream: NotYet = False
+    stream: Annotated[bool, Meta(description="ask for streamed replies, folded into the same rows")] = False
     timeout_s: Annotated[Positive, Meta(description="for one attempt, from its slot")] = 900.0
     keep_raw: Annotated[bool, Meta(description="keep the reply body in column response_json")] = False
     transport: Literal["auto", "session"] = "auto"

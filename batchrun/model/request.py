@@ -58,14 +58,19 @@ class Envelope:
     (SPEC.md, section 3). Numbers in the fields are written as Python's json does, so that anyone can check it.
     """
 
-    def __init__(self, *, identity: str, fields: Mapping[str, object]) -> None:
-        """Prepare for bodies that hold `fields` and the messages; `identity` is the base URL or `simulator`."""
+    def __init__(self, *, identity: str, fields: Mapping[str, object], stream: bool = False) -> None:
+        """Prepare for bodies that hold `fields` and the messages; `identity` is the base URL or `simulator`.
+
+        With `stream` they ask for a stream that ends with its usage, unless fields or parameters have `stream_options`.
+        """
         self._fields = {name: value for name, value in fields.items() if name != "stream"}
         self._salt = identity.encode() + b"\n"
         head = _PLAIN.encode(self._fields)[:-1]
         self._head = head + (b"," if self._fields else b"") + b'"messages":'
         self._before, self._after = _around_messages(self._fields)
         self._digest_head = hashlib.sha256(self._salt + self._before)
+        self._bare_tail = b',"stream":true}' if stream else b',"stream":false}'
+        self._usage_tail = b',"stream":true,"stream_options":{"include_usage":true}}' if stream else self._bare_tail
 
     def seal(self, row: int, messages: Messages, params: Mapping[str, object] | None) -> Request:
         """Return the request of one row; `params` override the job's fields for this row."""
@@ -75,10 +80,11 @@ class Envelope:
             digest = hashlib.sha256(self._salt + before)
             head = _PLAIN.encode(fields)[:-1] + b',"messages":'
         else:
-            head, after = self._head, self._after
+            fields, head, after = self._fields, self._head, self._after
             digest = self._digest_head.copy()
         digest.update(messages.canonical + after)
-        body = head + messages.plain + b',"stream":false}'
+        tail = self._bare_tail if "stream_options" in fields else self._usage_tail
+        body = head + messages.plain + tail
         return Request(row=row, body=body, sha256=digest.hexdigest(), model=self._own_model(params))
 
     def _own_model(self, params: Mapping[str, object] | None) -> str | None:

@@ -92,7 +92,7 @@ def test_the_job_file_is_valid_and_shows_every_key() -> None:
     msgspec.convert(shown, Job)
     known = msgspec.json.schema(Job)["$defs"]
     left_out = {
-        "EndpointSettings": {"api_key_file", "stream", "transport"},
+        "EndpointSettings": {"api_key_file", "transport"},
         "LimitSettings": {"adaptive", "breaker", "stop_early", "require_priced"},  # they take only false, as yet
         "OutputSettings": {"state_dir"},
     }

@@ -61,6 +61,7 @@ def noted(job: Job, found: Survey) -> dict[str, object]:
         "endpoint.api_key_env=OTHER_KEY",
         "endpoint.timeout_s=5",
         "endpoint.keep_raw=true",
+        "endpoint.stream=true",
         "endpoint.headers={X-Title='t'}",
         "limits.concurrency=1",
         "limits.requests_per_minute=5",
@@ -71,6 +72,7 @@ def noted(job: Job, found: Survey) -> dict[str, object]:
         "output.columns=none",
         "input.path=moved.jsonl",
         "request.stream=false",
+        "request.stream_options={include_usage=false}",
     ],
 )
 def test_what_makes_no_difference(tmp_path: Path, override: str) -> None:

@@ -36,23 +36,26 @@ def sealed(
     identity: str = "https://api.deepinfra.com/v1/openai",
     system: str | None = "S",
     user: str = "U",
+    stream: bool = False,
 ) -> Request:
-    return Envelope(identity=identity, fields=fields).seal(7, encode_texts(system, user), params)
+    return Envelope(identity=identity, fields=fields, stream=stream).seal(7, encode_texts(system, user), params)
 
 
-@given(fields=FIELDS, params=st.none() | FIELDS, system=st.none() | TEXTS, user=TEXTS)
+@given(fields=FIELDS, params=st.none() | FIELDS, system=st.none() | TEXTS, user=TEXTS, stream=st.booleans())
 def test_body_and_digest_say_the_same(
-    fields: dict[str, object], params: dict[str, object] | None, system: str | None, user: str
+    fields: dict[str, object], params: dict[str, object] | None, system: str | None, user: str, *, stream: bool
 ) -> None:
-    request = sealed(fields, params, system=system, user=user)
+    request = sealed(fields, params, system=system, user=user, stream=stream)
     messages = [{"role": "user", "content": user}]
     if system is not None:
         messages.insert(0, {"role": "system", "content": system})
-    asked = {**fields, **(params or {}), "messages": messages, "stream": False}
+    asked = {**fields, **(params or {}), "messages": messages, "stream": stream}
+    if stream:
+        asked.setdefault("stream_options", {"include_usage": True})
     body = json.loads(request.body)
     assert body == asked
     assert list(body) == list(asked)
-    assert body["stream"] is False
+    assert body["stream"] is stream
     assert request.sha256 == digest("https://api.deepinfra.com/v1/openai", asked)
 
 
@@ -95,6 +98,25 @@ def test_digest_of_chosen_bodies(fields: dict[str, object]) -> None:
     assert request.sha256 == sealed({name: value for name, value in fields.items() if "stream" not in name}).sha256
     assert b'"stream":false' in request.body
     assert request.body.count(b'"stream":') == 1
+
+
+def test_a_stream_is_asked_for_with_its_usage_and_has_the_digest_of_the_plain_request() -> None:
+    fields: dict[str, object] = {"model": "m", "temperature": 0}
+    asked = sealed(fields, stream=True)
+    assert asked.body.endswith(b',"stream":true,"stream_options":{"include_usage":true}}')
+    assert asked.sha256 == sealed(fields).sha256
+    assert asked.sha256 == sealed({**fields, "stream_options": {"include_usage": False}}, stream=True).sha256
+
+
+@pytest.mark.parametrize("given_options", [{"include_usage": False}, {}, None])
+def test_stream_options_of_the_job_or_of_a_row_stand_as_they_are(given_options: object) -> None:
+    """Mistral, for one, refuses include_usage and reports usage without it."""
+    own: dict[str, object] = {"stream_options": given_options}
+    for request in (sealed({"model": "m", **own}, stream=True), sealed({"model": "m"}, own, stream=True)):
+        assert json.loads(request.body)["stream_options"] == given_options
+        assert request.body.count(b"stream_options") == 1
+        assert json.loads(request.body)["stream"] is True
+    assert b"include_usage" in sealed({"model": "m"}, {"seed": 1}, stream=True).body
 
 
 def test_a_known_digest() -> None:
