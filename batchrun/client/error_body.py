@@ -104,9 +104,12 @@ def facts_of(
 
 
 def inner_status(error: Mapping[str, object]) -> int:
-    """Return the status that an error inside of a success stands for: its own number, else by its words, else 500."""
+    """Return the status that an error inside of a success stands for: its own number, else by its words, else 500.
+
+    Not `http_status_code`: TGI's streams, and nothing else, have it, and it is 422 whatever went wrong.
+    """
     metadata = as_object(error.get("metadata"))
-    for name in ("code", "http_status", "http_status_code", "status"):
+    for name in ("code", "http_status", "status"):
         if _STATUS.fullmatch(word := _word(error.get(name))):
             return int(word)
     words = (error.get("code"), error.get("error_type"), metadata.get("error_type"))

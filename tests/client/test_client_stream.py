@@ -58,46 +58,100 @@ async def attempt(script: Script, *, answered: int = 0, **endpoint: Any) -> tupl
         return came, server
 
 
-WHOLE: dict[str, tuple[list[bytes], str, tuple[str, ...]]] = {
-    "deepinfra": (chunked(REFERENCE_STREAM), "Jalapeño.", ()),
-    "deepinfra, an event a chunk": (chunked(START, say("h"), say("i"), STOP, DONE), "hi", ()),
-    "openai": (
+RULES = (
+    "2.5 BOM",
+    "2.5 event fields",
+    "2.5 comment",
+    "2.5 data lines joined",
+    "2.5 EOL CRLF",
+    "2.5 EOL CR",
+    "2.5 split anywhere",
+    "2.5 empty data",
+    "2.5 [DONE] trimmed",
+    "2.5 EOF before a blank line",
+    "2.5 choices []",
+    "2.5 usage null overwrites nothing",
+    "2.5 usage: the last wins",
+    "2.5 delta {}",
+    "2.5 content null",
+    "2.5 missing keys",
+    "2.5 an index each",
+    "2.5 tool_calls by index",
+    "2.5 id and created may change",
+    "2.5 error object",
+    "2.5 error string",
+    "2.5 error of a choice",
+    "2.5 error in x_groq",
+    "2.5 event: error",
+    "2.5 complete without [DONE]",
+    "2.5 [DONE] without finish_reason",
+    "2.5 neither",
+    *(f"1E {name}" for name in ("DeepInfra", "OpenAI", "OpenRouter", "Groq", "vLLM", "SGLang", "TGI", "Ollama")),
+    "1E gateways",
+)
+TOOLS = [
+    {"index": 0, "id": "1", "type": "function", "function": {"name": "f", "arguments": ""}},
+    {"index": 0, "function": {"arguments": "{}"}},
+]
+
+WHOLE: dict[str, tuple[list[bytes], str | None, tuple[str, ...]]] = {
+    "1E DeepInfra": (chunked(REFERENCE_STREAM), "Jalapeño.", ()),
+    "1E DeepInfra: an event a chunk": (chunked(START, say("h"), say("i"), STOP, DONE), "hi", ()),
+    "1E OpenAI: usage in a chunk of its own": (
         chunked(HI, chunk(finish="stop", usage=None), event({"choices": [], "usage": USAGE}), DONE), "hi", ()),
-    "openai, obfuscated": (chunked(HI, chunk(finish="stop", obfuscation="x", usage=USAGE), DONE), "hi", ()),
-    "openrouter": (
+    "1E OpenAI: obfuscated": (chunked(HI, chunk(finish="stop", obfuscation="x", usage=USAGE), DONE), "hi", ()),
+    "1E OpenRouter: comments": (
         chunked(b": OPENROUTER PROCESSING\n\n" * 3, HI, b": OPENROUTER PROCESSING\n\n", STOP, DONE), "hi", ()),
-    "groq": (
+    "1E Groq: usage in x_groq": (
         chunked(HI, chunk(finish="stop", x_groq={"id": "req_1", "usage": USAGE}), DONE), "hi", ()),
-    "azure": (
-        chunked(event({"id": "", "model": "", "choices": [], "prompt_filter_results": []}), HI, STOP, DONE), "hi", ()),
-    "gemini": (chunked(HI, chunk(usage=USAGE), DONE), "hi", ("finish_reason_missing",)),
-    "ollama, no [DONE]": (chunked(HI, STOP), "hi", ()),
-    "tgi, keep-alive": (chunked(b":\n\n", HI, b":keep-alive-text\n\n", STOP, DONE), "hi", ()),
-    "crlf": (chunked(*(part.replace(b"\n", b"\r\n") for part in (HI, STOP, DONE))), "hi", ()),
-    "cr": (chunked(*(part.replace(b"\n", b"\r") for part in (HI, STOP, DONE))), "hi", ()),
-    "bom": (chunked(b"\xef\xbb\xbf" + HI, STOP, DONE), "hi", ()),
-    "cut through everything": (
-        chunked(*(bytes([one]) for one in REFERENCE_STREAM.replace(b"\n", b"\r\n"))), "Jalapeño.", ()),
-    "with its length": ([whole(HI + STOP + DONE, headers="Content-Type: text/event-stream\r\n")], "hi", ()),
-    "until the connection closes": ([HEAD + b"\r\n", HI, STOP, DONE], "hi", ()),
-    "http/1.0": ([HEAD.replace(b"1.1", b"1.0") + b"\r\n", HI, STOP, DONE], "hi", ()),
-    "gzipped": (
-        [whole(gzip.compress(HI + STOP + DONE), headers="Content-Encoding: gzip\r\n")], "hi", ()),
-    "as json": (chunked(HI, STOP, DONE, head=b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"), "hi", ()),
-    "without a type": (chunked(HI, STOP, DONE, head=b"HTTP/1.1 200 OK\r\n"), "hi", ()),
-    "not a stream": ([whole(GOOD, headers="Content-Type: application/json\r\n")], "Jalapeño.", ()),
-    "not a stream, blanks before it": (
-        [whole(b" \n\n  " + GOOD, headers="Content-Type: text/event-stream\r\n")], "Jalapeño.", ()),
-    "not a stream, [DONE] after it": (
+    "1E Ollama: the end without [DONE]": (chunked(HI, STOP), "hi", ()),
+    "1E TGI: comments that keep alive": (chunked(b":\n\n", HI, b":keep-alive-text\n\n", STOP, DONE), "hi", ()),
+    "1E gateways: comments with a blank line": (chunked(b": x\n\n\n\n", HI, b"\n\n: x\n\n", STOP, DONE), "hi", ()),
+    "1E gateways: a body in one piece that says it is a stream": (
         [whole(GOOD + b"\n\ndata: [DONE]\n\n", headers="Content-Type: text/event-stream\r\n")],
         "Jalapeño.", ("trailing_junk",)),
-    "no blank line at the end": (chunked(HI, STOP[:-2]), "hi", ("sse_no_terminator",)),
-    "no line end after [DONE]": (chunked(HI, STOP, DONE[:-2]), "hi", ("sse_no_terminator",)),
-    "no finish_reason": (chunked(HI, chunk(usage=USAGE), DONE), "hi", ("finish_reason_missing",)),
-    "complete, then the connection breaks": (chunked(HI, STOP, ends=False), "hi", ()),
-    "complete, then cut inside an event": (chunked(HI, STOP, say("x")[:-9], ends=False), "hi", ("sse_no_terminator",)),
-    "[DONE], then more": (chunked(HI, STOP, DONE, say("more"), ends=False), "hi", ()),
+    "1E gateways: blanks before a body in one piece": (
+        [whole(b" \n\n  " + GOOD, headers="Content-Type: text/event-stream\r\n")], "Jalapeño.", ()),
+    "1E Gemini: no finish_reason": (chunked(HI, chunk(usage=USAGE), DONE), "hi", ("finish_reason_missing",)),
+    "2.5 BOM": (chunked(b"\xef\xbb\xbf" + HI, STOP, DONE), "hi", ()),
+    "2.5 event fields": (chunked(b"id: 7\nretry: 1\nevent: message\nnovel: x\n" + HI, STOP, DONE), "hi", ()),
+    "2.5 comment": (chunked(HI, b": inside\n" + STOP, DONE), "hi", ()),
+    "2.5 data lines joined": (chunked(HI, STOP.replace(b',"usage"', b',\ndata: "usage"'), DONE), "hi", ()),
+    "2.5 EOL CRLF": (chunked(*(part.replace(b"\n", b"\r\n") for part in (HI, STOP, DONE))), "hi", ()),
+    "2.5 EOL CR": (chunked(*(part.replace(b"\n", b"\r") for part in (HI, STOP, DONE))), "hi", ()),
+    "2.5 split anywhere": (
+        chunked(*(bytes([one]) for one in REFERENCE_STREAM.replace(b"\n", b"\r\n"))), "Jalapeño.", ()),
+    "2.5 empty data": (chunked(b"data\n\ndata:\n\ndata: \n\n", HI, STOP, DONE), "hi", ()),
+    "2.5 [DONE] trimmed": (chunked(HI, STOP, b"data:   [DONE]  \n\n"), "hi", ()),
+    "2.5 [DONE] trimmed: nothing counts after it": (chunked(HI, STOP, DONE, say("more"), ends=False), "hi", ()),
+    "2.5 EOF before a blank line": (chunked(HI, STOP[:-2]), "hi", ("sse_no_terminator",)),
+    "2.5 EOF before a blank line: after [DONE]": (chunked(HI, STOP, DONE[:-2]), "hi", ("sse_no_terminator",)),
+    "2.5 choices []: Azure's filter chunk": (
+        chunked(event({"id": "", "model": "", "choices": [], "prompt_filter_results": []}), HI, STOP, DONE), "hi", ()),
+    "2.5 usage null overwrites nothing": (chunked(HI, STOP, event({"choices": [], "usage": None}), DONE), "hi", ()),
+    "2.5 usage: the last wins": (chunked(HI, chunk(usage={"prompt_tokens": 1}), STOP, DONE), "hi", ()),
+    "2.5 delta {}": (chunked(HI, chunk({}), STOP, DONE), "hi", ()),
+    "2.5 content null": (chunked(HI, chunk({"content": None}), STOP, DONE), "hi", ()),
+    "2.5 missing keys": (chunked(HI, event({"choices": [{}]}), event({}), STOP, DONE), "hi", ()),
+    "2.5 an index each": (
+        chunked(HI, chunk({"content": "x"}, index=1), chunk(finish="stop", index=1), STOP, DONE), "hi", ()),
+    "2.5 tool_calls by index": (
+        chunked(START, *(chunk({"tool_calls": [piece]}) for piece in TOOLS), STOP, DONE), None, ()),
+    "2.5 id and created may change": (chunked(HI, say("!", id="other", created=1), STOP, DONE), "hi!", ()),
+    "2.5 complete without [DONE]: the connection breaks": (chunked(HI, STOP, ends=False), "hi", ()),
+    "2.5 complete without [DONE]: cut inside an event": (
+        chunked(HI, STOP, say("x")[:-9], ends=False), "hi", ("sse_no_terminator",)),
+    "2.5 [DONE] without finish_reason": (chunked(HI, chunk(usage=USAGE), DONE), "hi", ("finish_reason_missing",)),
     "junk": (chunked(HI, event("ping"), event({"type": "ping"}, "ping"), STOP, DONE), "hi", ("sse_junk",)),
+    "framing: with its length": (
+        [whole(HI + STOP + DONE, headers="Content-Type: text/event-stream\r\n")], "hi", ()),
+    "framing: until the connection closes": ([HEAD + b"\r\n", HI, STOP, DONE], "hi", ()),
+    "framing: HTTP/1.0": ([HEAD.replace(b"1.1", b"1.0") + b"\r\n", HI, STOP, DONE], "hi", ()),
+    "framing: gzip": ([whole(gzip.compress(HI + STOP + DONE), headers="Content-Encoding: gzip\r\n")], "hi", ()),
+    "said to be JSON": (
+        chunked(HI, STOP, DONE, head=b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"), "hi", ()),
+    "said to be nothing": (chunked(HI, STOP, DONE, head=b"HTTP/1.1 200 OK\r\n"), "hi", ()),
+    "in one piece": ([whole(GOOD, headers="Content-Type: application/json\r\n")], "Jalapeño.", ()),
 }  # fmt: skip
 
 
@@ -111,7 +165,7 @@ def test_streams_and_bodies_that_are_replies(name: str) -> None:
         assert isinstance(came.came_to, Reply), came.came_to
         reply = came.came_to
         assert (reply.text, reply.flags, came.http_status) == (text, flags, 200)
-        plain = name.startswith("not a stream")
+        plain = "in one piece" in name
         assert reply.cost == Cost(nanousd=162_360 if plain else 179_460, source="server")
         assert (came.first_token_ms is None) is plain
         assert plain or 0 < (came.first_token_ms or 0) < 20_000
@@ -119,31 +173,31 @@ def test_streams_and_bodies_that_are_replies(name: str) -> None:
     run(main())
 
 
-@pytest.mark.parametrize(
-    "sent",
-    [
-        chunked(),
-        chunked(b": waiting\n\n" * 3),
-        chunked(START),
-        chunked(HI),
-        chunked(HI, event({"choices": [], "usage": USAGE})),
-        chunked(HI, STOP[:-30]),
-        chunked(HI, chunk({"content": "x"}, index=1), chunk(finish="stop")),
-        chunked(HI, ends=False),
-        chunked(HI, STOP[:-30], ends=False),
-        [*chunked(HI, ends=False), b"zz\r\n"],
-        chunked(HI, ends=False)[:1],
-        [HEAD + b"\r\n", HI],
-        [whole(HI + STOP + DONE, headers="Content-Type: text/event-stream\r\n")[:-200]],
-        [HEAD + b"Content-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nnogzi\r\n0\r\n\r\n"],
-    ],
-)
+CUT: dict[str, list[bytes]] = {
+    "2.5 neither: nothing at all": chunked(),
+    "2.5 neither: comments": chunked(b": waiting\n\n" * 3),
+    "2.5 neither: a role": chunked(START),
+    "2.5 neither: text": chunked(HI),
+    "2.5 neither: usage": chunked(HI, event({"choices": [], "usage": USAGE})),
+    "2.5 neither: half of the last event": chunked(HI, STOP[:-30]),
+    "2.5 neither: one of two finished": chunked(HI, chunk({"content": "x"}, index=1), chunk(finish="stop")),
+    "1E Ollama: it fails": chunked(HI, ends=False),
+    "the connection breaks inside an event": chunked(HI, STOP[:-30], ends=False),
+    "broken framing": [*chunked(HI, ends=False), b"zz\r\n"],
+    "only a head": chunked(HI, ends=False)[:1],
+    "until the connection closes": [HEAD + b"\r\n", HI],
+    "shorter than its length": [whole(HI + STOP + DONE, headers="Content-Type: text/event-stream\r\n")[:-200]],
+    "no gzip": [HEAD + b"Content-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nnogzi\r\n0\r\n\r\n"],
+}
+
+
+@pytest.mark.parametrize("name", CUT)
 @pytest.mark.parametrize("answered", [0, 1])
-def test_streams_that_are_cut_are_ambiguous(sent: list[bytes], answered: int) -> None:
+def test_streams_that_are_cut_are_ambiguous(name: str, answered: int) -> None:
     """#19: sent, then cut; it may have been billed, and its budget is the small one."""
 
     async def main() -> None:
-        scripts = [answer(*chunked(REFERENCE_STREAM))] * answered + [answer(*sent)]
+        scripts = [answer(*chunked(REFERENCE_STREAM))] * answered + [answer(*CUT[name])]
 
         async def script(peer: Peer) -> None:
             await scripts.pop(0)(peer)
@@ -162,32 +216,49 @@ def test_streams_that_are_cut_are_ambiguous(sent: list[bytes], answered: int) ->
 ERROR = {"message": "m", "type": "t"}
 
 
-@pytest.mark.parametrize(
-    ("ends_with", "error_class", "then", "says"),
-    [
-        ([event({"error": {**ERROR, "code": 400}})], "rejected", Then.FAIL_ROW, "HTTP 400"),
-        ([event({"error": {**ERROR, "code": "502"}})], "server", Then.RETRY, "HTTP 502"),
-        ([event({"error": {**ERROR, "code": 429}}), DONE], "rate_limited", Then.RETRY, "HTTP 429"),
-        ([chunk(finish="error", error={**ERROR, "code": 502})], "server", Then.RETRY, "HTTP 502"),
-        ([chunk(choices=[{"index": 0, "finish_reason": "error", "error": {**ERROR, "code": 400}}])],
-         "rejected", Then.FAIL_ROW, "HTTP 400"),
-        ([chunk(x_groq={"id": "r", "error": "over capacity"})], "server", Then.RETRY, "over capacity"),
-        ([event({"error": {"message": "m", "http_status_code": 422}}), DONE], "server", Then.RETRY, "m"),
-        ([event({"error": "Input validation error"}), DONE], "server", Then.RETRY, "Input validation error"),
-        ([event({**ERROR, "code": 400}, "error")], "rejected", Then.FAIL_ROW, "HTTP 400"),
-        ([event("the upstream died", "error")], "server", Then.RETRY, "the upstream died"),
-        ([event({"object": "error", "message": "m", "type": "BadRequestError", "code": 400})],
-         "rejected", Then.FAIL_ROW, "HTTP 400"),
-        ([event({"error": {**ERROR, "code": "insufficient_quota"}})], "rejected", Then.STOP_RUN, "insufficient_quota"),
-        ([chunk(finish="error")], "server", Then.RETRY, "finish_reason error"),
-        ([chunk(finish="abort"), DONE], "server", Then.RETRY, "finish_reason abort"),
-    ],
-)  # fmt: skip
+ERRORS: dict[str, tuple[list[bytes], str, Then, str]] = {
+    "2.5 error object": ([event({"error": {**ERROR, "code": 400}})], "rejected", Then.FAIL_ROW, "error 400"),
+    "2.5 error object: no credit": (
+        [event({"error": {**ERROR, "code": "insufficient_quota"}})], "rejected", Then.STOP_RUN, "insufficient_quota"),
+    "2.5 error string": ([event({"error": "broken"})], "server", Then.RETRY, "broken"),
+    "2.5 error string: its kind beside it": (
+        [event({"error": "wait", "error_type": "rate_limit_exceeded"})], "rate_limited", Then.RETRY, "wait"),
+    "2.5 error of a choice": (
+        [chunk(choices=[{"index": 0, "error": {**ERROR, "code": 400}}])], "rejected", Then.FAIL_ROW, "error 400"),
+    "2.5 error of a choice: finish_reason": ([chunk(finish="abort"), DONE], "server", Then.RETRY, "abort"),
+    "2.5 error in x_groq: 1E Groq": (
+        [chunk(x_groq={"id": "r", "error": "over capacity"})], "server", Then.RETRY, "over capacity"),
+    "2.5 event: error": ([event({**ERROR, "code": 400}, "error")], "rejected", Then.FAIL_ROW, "error 400"),
+    "2.5 event: error that is text": ([event("the upstream died", "error")], "server", Then.RETRY, "upstream died"),
+    "1E OpenRouter: a number": (
+        [chunk(finish="error", error={**ERROR, "code": 502})], "server", Then.RETRY, "error 502"),
+    "1E OpenRouter: digits": (
+        [chunk(finish="error", error={**ERROR, "code": "502"})], "server", Then.RETRY, "error 502"),
+    "1E vLLM: then [DONE]": (
+        [event({"error": {**ERROR, "code": 429}}), DONE], "rate_limited", Then.RETRY, "error 429"),
+    "1E SGLang": (
+        [event({"error": {"object": "error", **ERROR, "code": 500}})], "server", Then.RETRY, "error 500"),
+    "1E TGI: always 422": (
+        [event({"error": {"message": "m", "http_status_code": 422}}), DONE], "server", Then.RETRY, "m"),
+    "flat, as older vLLM": (
+        [event({"object": "error", "message": "m", "type": "BadRequestError", "code": 400})],
+        "rejected", Then.FAIL_ROW, "error 400"),
+}  # fmt: skip
+
+
+def test_each_rule_can_be_pointed_to() -> None:
+    names = [*WHOLE, *CUT, *ERRORS]
+    for rule in RULES:
+        assert any(
+            name == rule or name.startswith((f"{rule}:", f"{rule} ")) or f": {rule}" in name for name in names
+        ), rule
+
+
+@pytest.mark.parametrize("name", ERRORS)
 @pytest.mark.parametrize("ends", [True, False])
-def test_an_error_in_a_stream_is_judged_by_the_table(
-    ends_with: list[bytes], error_class: str, then: Then, says: str, *, ends: bool
-) -> None:
+def test_an_error_in_a_stream_is_judged_by_the_table(name: str, *, ends: bool) -> None:
     """#21, also where the connection breaks right after it; usage that came before is not forgotten."""
+    ends_with, error_class, then, says = ERRORS[name]
 
     async def main() -> None:
         came, _ = await attempt(answer(*chunked(HI + say("x", usage=USAGE), *ends_with, ends=ends)))
