@@ -40,12 +40,32 @@ class RowInFlight(msgspec.Struct, frozen=True, kw_only=True):
     age_s: float
 
 
+Bound = Literal["slots", "requests", "tokens", "pause"]
+"""What can hold an attempt back: slots, the limits a minute, a pause that the server asked for."""
+
+
+class LaneState(msgspec.Struct, frozen=True, kw_only=True):
+    """How far a lane's limits are used.
+
+    `slots` are there now, of which `in_flight` are taken. `used` is the share of each limit that is used: of slots now,
+    of requests and tokens in the last minute. `waited_s` is how long attempts had to wait for each, in seconds.
+    """
+
+    slots: int
+    in_flight: int
+    paused_s: float
+    used: Mapping[Bound, float]
+    waited_s: Mapping[Bound, float]
+
+
 class Progress(msgspec.Struct, frozen=True, kw_only=True):
     """A run as it stands: rows of its range, of which some are settled; times in seconds, money in USD.
 
     `cost_usd` is what is known, None when nothing is; `unpriced_rows` counts completed rows whose cost is not known.
     `oldest` are the rows that have been in flight longest, the oldest first. `first_token_ms` is the median time from a
-    slot to the first text over the last 1,000 streamed replies of this run, None where none was streamed.
+    slot to the first text over the last 1,000 streamed replies of this run, None where none was streamed. `slots` and
+    `used` are as in LaneState; `bound_by` is what attempts waited for most since the progress before, None where they
+    hardly waited.
     """
 
     run_id: str
@@ -54,6 +74,9 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     settled: int
     failed: int
     in_flight: int
+    slots: int
+    used: Mapping[Bound, float]
+    bound_by: Bound | None
     waiting: int
     parts: int
     parts_sealed: int
@@ -86,7 +109,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     """`summary.json` (SPEC.md, section 3): counts and costs over all runs of the output, times of this run.
 
     `cost_usd` and the tokens are sums of what is known, None when nothing is; `unpriced_rows` counts completed rows
-    whose cost is not known. Times are ISO 8601, UTC. `first_token_ms` is as in Progress.
+    whose cost is not known. Times are ISO 8601, UTC. `first_token_ms` is as in Progress, `waited_s` as in LaneState.
     """
 
     run_id: str
@@ -109,6 +132,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     finished_at: str
     wall_s: float
     first_token_ms: float | None = None
+    waited_s: Mapping[Bound, float] = {}
     input: SummaryInput
     output: str
     versions: Mapping[str, str]

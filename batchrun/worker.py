@@ -85,14 +85,15 @@ class Worker:
             row.record = None
         if row.request is None:
             raise ValueError("an open row has either a record or a request")
-        if not await self._lane.gate.enter():
+        tokens = self._lane.expected_tokens(row.request.body)
+        if not await self._lane.gate.enter(tokens):
             return Step()
         try:
             began, began_us = self._clock(), self._wall_us()
             row.began = began if row.began is None else row.began
             row.in_flight = True
             self._flying[row.row] = began
-            attempt = await self._lane.attempt(row.request.body, model=row.request.model)
+            attempt = await self._lane.attempt(row.request.body, model=row.request.model, tokens=tokens)
             row.in_flight = False
             row.tries = _counted(row.tries, attempt, began_us)
             return self._step(row, row.request, attempt)

@@ -15,7 +15,7 @@ def progress_text(progress: Progress) -> str:
     parts = [
         f"{progress.settled:,}/{progress.rows:,} rows",
         f"{progress.failed:,} failed",
-        f"{progress.in_flight} in flight",
+        f"{progress.in_flight}/{progress.slots} in flight",
         f"{progress.waiting} waiting to retry",
         f"{progress.rows_per_s:.1f} rows/s",
         f"{progress.prompt_tokens + progress.completion_tokens:,} tokens",
@@ -23,6 +23,8 @@ def progress_text(progress: Progress) -> str:
     ]
     if progress.first_token_ms is not None:
         parts.append(f"first token after {progress.first_token_ms:.0f} ms")
+    if progress.bound_by is not None:
+        parts.append(f"waiting for {progress.bound_by}")
     if progress.paused_s > 0:
         parts.append(f"paused for {progress.paused_s:.0f} s")
     if old := [f"row {one.row} for {one.age_s:.0f} s" for one in progress.oldest if one.age_s >= WORTH_NAMING_S]:

@@ -131,7 +131,7 @@ def _of_empty_dimension(said: Said) -> float | None:
     waits = [
         _longest(said.headers.get(name.replace("remaining", "reset")), lambda text: _reset(text, said.now))
         for name, value in said.headers.items()
-        if _REMAINING.search(name) and _least(value) == 0
+        if _REMAINING.search(name) and least_known(value) == 0
     ]
     return max((wait for wait in waits if wait is not None), default=None)
 
@@ -169,7 +169,7 @@ def _longest(text: str | None, read: _Reading) -> float | None:
     return max((value for value in values if value is not None and value > 0), default=None)
 
 
-def _least(text: str) -> float | None:
+def least_known(text: str) -> float | None:
     """Return the least of the counts that are known; -1, None and the like are not."""
     values = [_number(part) for part in _members(text)]
     return min((value for value in values if value is not None and value >= 0), default=None)

@@ -9,16 +9,19 @@ import msgspec
 
 from batchrun.client.arriving import ExchangeError
 from batchrun.client.breaker import Breaker
+from batchrun.client.estimate import Estimate
 from batchrun.client.interpret import Ask, Interpreter
 from batchrun.client.limiter import Gate
 from batchrun.client.outage import OUTAGE_ERRORS, Outage, Weather
+from batchrun.client.pace import pace_gap_s
 from batchrun.client.provider import most_in_flight
 from batchrun.client.reply import ReplyReader
 from batchrun.client.retry import RetryPolicy
+from batchrun.client.slots import Slots
 from batchrun.client.transport import Transport, open_transport
 from batchrun.events import Unwatched, Watcher
 from batchrun.job.settings import Job
-from batchrun.model.attempt import Reply, Then, Trouble
+from batchrun.model.attempt import Reply, Spends, Then, Trouble
 from batchrun.pricing import Tariff
 
 SHORTAGE_S = 60.0
@@ -54,6 +57,7 @@ class Lane:
         clock: Callable[[], float],
         outage: Outage | None = None,
         breaker: Breaker | None = None,
+        estimate: Estimate | None = None,
         most_pause_s: float = 300.0,
         secrets: tuple[str, ...] = (),
         key_source: str | None = None,
@@ -67,6 +71,7 @@ class Lane:
         self.gate = gate
         self.retries = retries
         self.breaker = breaker or Breaker()
+        self._estimate = estimate or Estimate(most_output_tokens=None)
         self._transport = transport
         self._clock = clock
         self._interpreter = Interpreter(
@@ -80,12 +85,16 @@ class Lane:
         self._exchanging = 0
         self._crowded = False
 
-    async def attempt(self, body: bytes, *, model: str | None = None) -> Attempt:
-        """Make one exchange, whose slot the caller holds, and judge it.
+    def expected_tokens(self, body: bytes) -> float:
+        """Return the tokens that an attempt is to take at the gate."""
+        return self._estimate.tokens(len(body))
+
+    async def attempt(self, body: bytes, *, model: str | None = None, tokens: float = 0.0) -> Attempt:
+        """Make one exchange, whose slot and `tokens` the caller has taken at the gate, and judge it.
 
         `model` is the one that the request asks for, None for the job's.
         """
-        began = self._clock()
+        began, sent_at = self._clock(), self.gate.now()
         status: int | None = None
         short = False
         first_token_ms: float | None = None
@@ -99,11 +108,12 @@ class Lane:
             status = exchange.status
             came_to = self._interpreter.read(exchange, Ask(body, model))
             first_token_ms = exchange.first_token_ms
+            if isinstance(came_to, Reply) and (gap_s := pace_gap_s(exchange.headers, tokens=tokens)):
+                self.gate.space(gap_s)
         finally:
             self._exchanging -= 1
         latency_ms = (self._clock() - began) * 1000
-        if isinstance(came_to, Trouble) and came_to.pauses:
-            self.gate.pause(came_to.hint_s or 0.0)
+        self._pace(came_to, len(body), tokens, sent_at)
         weather = self._short(came_to) if short else self._weather(came_to)
         if weather is Weather.TOO_LONG and isinstance(came_to, Trouble):
             what = "the endpoint has been failing" if came_to.sent else "no connection could be opened"
@@ -117,6 +127,21 @@ class Lane:
             excused=short or self._outage.is_on,
             first_token_ms=first_token_ms,
         )
+
+    def _pace(self, came_to: Reply | Trouble, body_bytes: int, tokens: float, sent_at: float) -> None:
+        """Let the gate know what an attempt was worth, and whether the server bears more or fewer."""
+        used = came_to.usage.total_tokens
+        if isinstance(came_to, Reply):
+            self._estimate.learn(body_bytes, came_to.usage)
+            self.gate.succeeded()
+        else:
+            if came_to.pauses:
+                self.gate.pause(came_to.hint_s or 0.0)
+            if came_to.spends is Spends.THROTTLE and came_to.hint_s is None:
+                self.gate.refused(self._exchanging)
+            used = used if used is not None or came_to.maybe_billed else 0
+        if used is not None:
+            self.gate.correct(used - tokens, sent_at)
 
     def _short(self, came_to: Reply | Trouble) -> Weather:
         """Admit no more attempts than there are connections; where there is none, that is an outage like others."""
@@ -156,10 +181,12 @@ async def open_lane(  # noqa: PLR0913 - what a run knows of its endpoint
     clock: Callable[[], float],
     tariff: Tariff | None = None,
     watcher: Watcher | None = None,
+    learned_slots: int | None = None,
 ) -> AsyncGenerator[Lane, None]:
     """Open the lane of a job for one run; `key` goes into the job's auth header and nowhere else.
 
     `tariff` prices what the server does not. A provider that tells how much it lets in flight is asked first.
+    `learned_slots` is where an earlier run left off.
     """
     endpoint, limits = job.endpoint, job.limits
     source = endpoint.api_key_env or endpoint.api_key_file
@@ -179,15 +206,30 @@ async def open_lane(  # noqa: PLR0913 - what a run knows of its endpoint
             slots = min(slots, told)
             (watcher or Unwatched()).noted("the provider told its limit", in_flight=told, slots=slots)
         yield Lane(
-            gate=Gate(slots=slots, requests_per_minute=limits.requests_per_minute),
+            gate=Gate(
+                slots=slots,
+                requests_per_minute=limits.requests_per_minute,
+                tokens_per_minute=limits.tokens_per_minute,
+                adaptive=Slots(most=slots, adaptive=limits.adaptive, learned=learned_slots, clock=clock),
+            ),
             transport=transport,
             replies=ReplyReader(model=job.request.get("model"), tariff=tariff, keep_raw=endpoint.keep_raw),
             retries=RetryPolicy(limits),
             clock=clock,
             outage=Outage(max_outage_s=limits.max_outage_s, clock=clock),
             breaker=Breaker(enabled=limits.breaker),
+            estimate=Estimate(most_output_tokens=_most_output_tokens(job)),
             most_pause_s=limits.max_pause_s,
             secrets=(key,) if key else (),
             key_source=source,
             watcher=watcher,
         )
+
+
+def _most_output_tokens(job: Job) -> int | None:
+    """Return the most tokens that the job allows a reply, None where it does not say."""
+    for name in ("max_completion_tokens", "max_tokens"):
+        most = job.request.get(name)
+        if isinstance(most, int) and not isinstance(most, bool) and most > 0:
+            return most
+    return None

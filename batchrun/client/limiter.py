@@ -1,57 +1,62 @@
-"""The gate before an attempt: first come, first served, to a slot and to the request rate together.
+"""The gate before an attempt: first come, first served, to a slot, requests and tokens of a minute together.
 
-aiolimiter holds the rate; the order is kept here, because its own waiters are served smallest first. Only the head
-of the queue waits for a slot and in the limiter, so a thousand waiters cost nothing (DESIGN.md, section 4).
+`Rate` holds the rates, `Slots` knows how many attempts the server bears, `Pacing` when it wants none; the order is kept
+here. Only the head of the queue waits, for a slot first, then for the rates: a thousand waiters cost nothing, a large
+prompt is not passed by small ones, and nothing is taken that is not used at once (DESIGN.md, section 4).
 """
 
 from __future__ import annotations
 
 import asyncio
-import math
+import time
+from collections.abc import Iterable
+from typing import NamedTuple
 
-from aiolimiter import AsyncLimiter
+from batchrun.client.pacing import Pacing
+from batchrun.client.rate import Rate
+from batchrun.client.slots import Slots
+from batchrun.events import Bound, LaneState
 
-BURST_S = 0.05
-BURST_SHARE = 0.01
+BOUNDS: tuple[Bound, ...] = ("slots", "requests", "tokens", "pause")
 
 
-def burst_and_period_s(requests_per_minute: float) -> tuple[float, float]:
-    """Return the bucket's capacity and the time in which it drains whole, in seconds.
+class _Need(NamedTuple):
+    """An amount of one rate that an attempt takes."""
 
-    Capacity is 50 ms' worth of sends, at least 1 and at most 1 % of the minute; the rate is lowered by what the
-    capacity lets through at once, so that no window of 60 s exceeds the limit (DESIGN.md, section 4); 90.5 a minute are
-    90 in each.
-    """
-    most = max(float(math.floor(requests_per_minute)), min(requests_per_minute, 1.0))
-    capacity = max(1.0, min(BURST_S * most / 60, BURST_SHARE * most))
-    rate_per_s = (most - capacity + 1) / 60
-    return capacity, capacity / rate_per_s
+    bound: Bound
+    rate: Rate
+    amount: float
 
 
 class Gate:
-    """Admits attempts of one lane: at most `slots` at a time, and no faster than its rate.
+    """Admits attempts of one lane: at most as many at a time as there are slots, and no faster than its rates.
 
     Must be made inside the running loop. A slot taken by `enter` is given back by `leave`.
     """
 
-    def __init__(self, *, slots: int, requests_per_minute: float | None) -> None:
-        """Start with all slots free and a full bucket."""
+    def __init__(
+        self,
+        *,
+        slots: int,
+        requests_per_minute: float | None,
+        tokens_per_minute: float | None = None,
+        adaptive: Slots | None = None,
+    ) -> None:
+        """Start with all slots free and full buckets; `adaptive` slots move below `slots`."""
         self._loop = asyncio.get_running_loop()
-        self._slots = slots
-        self._most = slots
-        self._fitting = slots
+        self._slots = adaptive or Slots(most=slots, adaptive=False, learned=None, clock=time.monotonic)
+        self._ceiling = self._most = self._fitting = slots
         self._lifting: asyncio.TimerHandle | None = None
-        self._limit = slots
         self._in_flight = 0
-        self._limiter: AsyncLimiter | None = None
-        if requests_per_minute is not None:
-            self._limiter = AsyncLimiter(*burst_and_period_s(requests_per_minute))
+        self._requests = None if requests_per_minute is None else Rate(requests_per_minute)
+        self._tokens = None if tokens_per_minute is None else Rate(tokens_per_minute)
+        self._pacing = Pacing()
         self._turn = asyncio.Lock()
         self._queued = 0
         self._closed = False
-        self._paused_until = 0.0
         self._woken: asyncio.Future[None] | None = None
         self._acquiring: asyncio.Timeout | None = None
+        self._waited_s: dict[Bound, float] = dict.fromkeys(BOUNDS, 0.0)
 
     @property
     def in_flight(self) -> int:
@@ -59,50 +64,101 @@ class Gate:
         return self._in_flight
 
     @property
+    def slots(self) -> int:
+        """Slots there are now."""
+        return min(self._slots.now, self._most, self._fitting)
+
+    @property
+    def learned_slots(self) -> int | None:
+        """What the slots of the next run may start at, None where nothing was learned."""
+        return self._slots.learned
+
+    @property
     def paused_s(self) -> float:
         """Seconds until the lane's pause is over, 0 when it is not paused."""
-        return max(0.0, self._paused_until - self._loop.time())
+        return max(0.0, self._pacing.paused_until - self._loop.time())
 
-    async def enter(self) -> bool:
-        """Wait for a turn, then take a slot; False when the gate was closed instead."""
+    def state(self) -> LaneState:
+        """Return how far the limits are used."""
+        rates: tuple[tuple[Bound, Rate | None], ...] = (("requests", self._requests), ("tokens", self._tokens))
+        now = self._loop.time()
+        used = {bound: round(rate.used(now), 4) for bound, rate in rates if rate is not None}
+        return LaneState(
+            slots=self.slots,
+            in_flight=self._in_flight,
+            paused_s=self.paused_s,
+            used={"slots": round(self._in_flight / self.slots, 4), **used},
+            waited_s=dict(self._waited_s),
+        )
+
+    def now(self) -> float:
+        """Return the time by which `correct` counts."""
+        return self._loop.time()
+
+    async def enter(self, tokens: float = 0.0) -> bool:
+        """Wait for a turn, then take a slot and `tokens` of the minute; False when the gate was closed instead."""
         if (
-            self._in_flight < self._limit
-            and not self._queued
-            and self._limiter is None
+            not self._queued
+            and self._requests is None
+            and self._tokens is None
             and not self._closed
-            and not self.paused_s
+            and self._in_flight < self.slots
+            and not self._pacing.wait_s(self._loop.time())
         ):
-            self._in_flight += 1
+            self._take()
             return True
         self._queued += 1
         try:
             async with self._turn:
-                return await self._enter_as_head()
+                return await self._enter_as_head(self._needed(tokens))
         finally:
             self._queued -= 1
 
-    async def _enter_as_head(self) -> bool:
-        rated = self._limiter is None
+    async def _enter_as_head(self, needed: tuple[_Need, ...]) -> bool:
+        """Take all that is needed, or nothing: a pause that comes in between gives back what was paid."""
+        paid = False
         while not self._closed:
-            if self._in_flight >= self._limit:
-                await self._change()
-            elif self.paused_s:
-                await self._change(at_most_s=self.paused_s)
-                rated = self._limiter is None  # a permit held over a pause would come on top of the next minute's
-            elif not rated:
-                rated = await self._acquire()
+            now = self._loop.time()
+            if self._in_flight >= self.slots:
+                await self._change("slots")
+            elif wait_s := self._pacing.wait_s(now):
+                if paid:
+                    _give_back(needed)
+                    paid = False
+                await self._change("pause", at_most_s=wait_s)
+            elif not paid:
+                paid = await self._pay(needed)
+            elif (full := _fullest(needed, now)) is not None:
+                await self._change(full[1], at_most_s=full[0])
             else:
-                self._in_flight += 1
+                for _, rate, amount in needed:
+                    rate.let_in(amount, now)
+                self._take()
                 return True
         return False
 
-    async def _change(self, *, at_most_s: float | None = None) -> None:
+    def _needed(self, tokens: float) -> tuple[_Need, ...]:
+        both: tuple[tuple[Bound, Rate | None, float], ...] = (
+            ("tokens", self._tokens, tokens),
+            ("requests", self._requests, 1.0),
+        )
+        return tuple(_Need(bound, rate, amount) for bound, rate, amount in both if rate is not None)
+
+    def _take(self) -> None:
+        self._in_flight += 1
+        self._pacing.sent(self._loop.time(), self.slots)
+        if self._in_flight >= self.slots:
+            self._slots.filled()
+
+    async def _change(self, bound: Bound, *, at_most_s: float | None = None) -> None:
         """Wait until a slot comes back, the gate closes, or `at_most_s` seconds have gone by."""
         self._woken = self._loop.create_future()
         timer = None if at_most_s is None else self._loop.call_later(at_most_s, self._wake)
+        began = self._loop.time()
         try:
             await self._woken
         finally:
+            self._waited_s[bound] += self._loop.time() - began
             if timer is not None:
                 timer.cancel()
 
@@ -110,51 +166,73 @@ class Gate:
         if self._woken is not None and not self._woken.done():
             self._woken.set_result(None)
 
-    async def _acquire(self) -> bool:
-        """Wait in the limiter; False when the gate closed meanwhile."""
-        if self._limiter is None:
-            return True
+    async def _pay(self, needed: tuple[_Need, ...]) -> bool:
+        """Wait until the buckets have taken what is needed; False when the gate closed meanwhile."""
+        done: list[_Need] = []
         try:
             async with asyncio.timeout(None) as self._acquiring:
-                await self._limiter.acquire()
-        except TimeoutError:
+                for need in needed:
+                    began = self._loop.time()
+                    await need.rate.pay(need.amount)
+                    done.append(need)
+                    self._waited_s[need.bound] += self._loop.time() - began
+        except BaseException as error:
+            _give_back(done)
+            if not isinstance(error, TimeoutError):
+                raise
             return False
         finally:
             self._acquiring = None
         return True
+
+    def correct(self, tokens: float, sent_at: float) -> None:
+        """Take note that an attempt sent at `sent_at` used `tokens` more than it took, or less where negative."""
+        if self._tokens is not None:
+            self._tokens.correct(tokens, sent_at)
 
     def leave(self) -> None:
         """Give a slot back."""
         self._in_flight -= 1
         self._wake()
 
+    def succeeded(self) -> None:
+        """Take note of a reply: slots that are all used may grow."""
+        before = self._slots.now
+        self._slots.succeeded(all_used=self._in_flight >= self.slots)
+        if self._slots.now > before:
+            self._wake()
+
+    def refused(self, still_in_flight: int) -> None:
+        """Take note of a refusal without a hint: there are fewer slots from now on."""
+        self._slots.refused(still_in_flight)
+
     def narrow(self, slots: int) -> None:
         """Let at most `slots` be taken from now on; those that are taken come back when they do."""
-        self._most = min(slots, self._slots)
-        self._limit = min(self._most, self._fitting)
+        self._most = min(slots, self._ceiling)
 
     def widen(self) -> None:
         """Take a narrowing back."""
-        self._most = self._slots
-        self._limit = min(self._most, self._fitting)
+        self._most = self._ceiling
         self._wake()
 
     def fit(self, slots: int, *, for_s: float) -> None:
         """Let at most `slots` be taken for `for_s` seconds from the first fitting on, narrowed or not."""
-        self._fitting = min(slots, self._slots)
-        self._limit = min(self._most, self._fitting)
+        self._fitting = min(slots, self._ceiling)
         if self._lifting is None:
             self._lifting = self._loop.call_later(for_s, self._lift)
 
     def _lift(self) -> None:
         self._lifting = None
-        self._fitting = self._slots
-        self._limit = self._most
+        self._fitting = self._ceiling
         self._wake()
 
     def pause(self, wait_s: float) -> None:
         """Let nothing in for `wait_s` seconds; of several pauses the latest end counts."""
-        self._paused_until = max(self._paused_until, self._loop.time() + wait_s)
+        self._pacing.pause(wait_s, self._loop.time())
+
+    def space(self, gap_s: float) -> None:
+        """Leave at least `gap_s` seconds between attempts for a while: the server calls its limit nearly used."""
+        self._pacing.space(gap_s, self._loop.time())
 
     def close(self) -> None:
         """Let nothing in any more; whoever waits is sent away."""
@@ -162,3 +240,15 @@ class Gate:
         self._wake()
         if self._acquiring is not None and not self._acquiring.expired():
             self._acquiring.reschedule(self._loop.time())
+
+
+def _give_back(needed: Iterable[_Need]) -> None:
+    for _, rate, amount in needed:
+        rate.give_back(amount)
+
+
+def _fullest(needed: Iterable[_Need], now: float) -> tuple[float, Bound] | None:
+    """Return how long until the last minute has room for all that is needed, and for lack of what; None when it has."""
+    waits: list[tuple[float, Bound]] = [(rate.wait_s(amount, now), bound) for bound, rate, amount in needed]
+    longest = max(waits, default=(0.0, "slots"))
+    return longest if longest[0] > 0 else None

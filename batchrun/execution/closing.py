@@ -11,7 +11,7 @@ from importlib.metadata import version
 import msgspec
 
 from batchrun.errors import ExitStatus
-from batchrun.events import Summary, SummaryInput, Totals
+from batchrun.events import Bound, Summary, SummaryInput, Totals
 from batchrun.execution.flow import Ending
 from batchrun.execution.identity import input_fingerprint
 from batchrun.execution.resume import OpenRun
@@ -50,11 +50,12 @@ def first_ending(endings: Sequence[Ending]) -> Ending | None:
 
 
 class Counts(msgspec.Struct, frozen=True, kw_only=True):
-    """What the ledger counts at the end of a run, and `first_token_ms` of this run alone."""
+    """What the ledger counts at the end of a run; `first_token_ms` and `waited_s` are of this run alone."""
 
     tallies: Tallies
     totals: Totals
     first_token_ms: float | None = None
+    waited_s: Mapping[Bound, float] = {}
 
 
 def summary_of(
@@ -103,6 +104,7 @@ def summary_of(
         finished_at=datetime.now(tz=UTC).isoformat(),
         wall_s=round(wall_s, 3),
         first_token_ms=counts.first_token_ms,
+        waited_s=counts.waited_s,
         input=SummaryInput(path=run.job.input.path, fingerprint=input_fingerprint(run.examined.survey)),
         output=str(run.places.output),
         versions=versions(),
@@ -125,6 +127,7 @@ def standing_summary(run: OpenRun) -> Summary | None:
         finished_at=standing.finished_at,
         wall_s=standing.wall_s,
         first_token_ms=standing.first_token_ms,
+        waited_s=standing.waited_s,
         input=standing.input,
         output=standing.output,
         versions=standing.versions,

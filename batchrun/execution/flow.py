@@ -99,12 +99,17 @@ class Flow:
                 for number in range(self._workers()):
                     self._inner.append(inner.create_task(self._work(), name=f"worker {number}"))
             if self._failure is None:
-                await self._ledger.ask(_nothing)
+                await self._ledger.ask(self._note_slots)
             if not self._lane.breaker.has_tripped:
                 self._announce_suspected(all_settled=True)
             self._ready.put_nowait(None)
             await self._sealed.wait()
             self._ended.set()
+
+    def _note_slots(self, store: Store) -> None:
+        """Keep what the slots came to for the next run; all that was put before is durable then."""
+        if (learned := self._lane.gate.learned_slots) is not None:
+            store.note(slots=str(learned))
 
     def _workers(self) -> int:
         """Return how many workers the slots and the rows that are left deserve."""
@@ -263,11 +268,9 @@ class Flow:
                     await self._ended.wait()
 
     def _progress(self) -> Progress:
-        gate = self._lane.gate
         return self._pulse.progress(
-            in_flight=gate.in_flight,
+            self._lane.gate.state(),
             waiting=self._backlog.waiting,
-            paused_s=gate.paused_s,
             draining=bool(self._endings),
             oldest=self._worker.oldest(OLDEST_SHOWN),
         )
@@ -308,10 +311,6 @@ class Flow:
 
 
 _NEVER_TRIED = Tries()
-
-
-def _nothing(_: Store) -> None:
-    """Ask for nothing but an answer: all that was put before is durable then."""
 
 
 def _bound(change: Callable[..., None], *values: object) -> Callable[[Store], None]:

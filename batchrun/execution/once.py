@@ -61,7 +61,12 @@ def _carried_out(run: OpenRun, access: Access, watcher: Watcher, drive: Driver, 
     pulse = Pulse(run, clock=time.monotonic)
     endings, fault = _driven(run, lambda: drive(_send(run, access, watcher, signals, pulse)))
     complete = not fault and _all_sealed(run)
-    counts = Counts(tallies=run.store.tallies(), totals=run.store.totals(), first_token_ms=pulse.first_token_ms)
+    counts = Counts(
+        tallies=run.store.tallies(),
+        totals=run.store.totals(),
+        first_token_ms=pulse.first_token_ms,
+        waited_s=pulse.waited_s,
+    )
     if complete:
         try:
             _put_in_place(run)
@@ -144,6 +149,7 @@ async def _send(run: OpenRun, access: Access, watcher: Watcher, signals: SignalW
             clock=clock,
             tariff=quote.tariff,
             watcher=watcher,
+            learned_slots=run.learned_slots,
         ) as lane,
     ):
         prompter, envelope = run.examined.prompter, run.examined.envelope()

@@ -64,7 +64,28 @@ def open_run(job: Job, options: RunOptions, watcher: Watcher) -> Generator[OpenR
             store = _open_store(stack, places)
         _begin_or_refuse(store, examined, options)
         layout = _layout(store, examined.layout, watcher)
-        yield take_up(examined, options, store, layout, rows, watcher)
+        run = take_up(examined, options, store, layout, rows, watcher)
+        yield msgspec.structs.replace(run, learned_slots=_learned_slots(store, examined, options, standing))
+
+
+def _learned_slots(store: Store, examined: Examined, options: RunOptions, standing: Places) -> int | None:
+    """Return what the slots came to last time: here, before a fresh start, or in the output of the day before."""
+    if (noted := store.noted("slots")) is not None:
+        return int(noted)
+    before = standing if options.fresh else _places_of_earlier(examined.job, options.earlier_output)
+    if before is None or not before.ledger.exists():
+        return None
+    with contextlib.suppress(OutputError), reading(before.ledger) as earlier:  # it would only have helped
+        noted = earlier.noted("slots")
+    return None if noted is None else int(noted)
+
+
+def _places_of_earlier(job: Job, earlier_output: str | None) -> Places | None:
+    """Return the paths of the output that the run of the day before would have written to."""
+    if earlier_output is None:
+        return None
+    output = msgspec.structs.replace(job.output, path=earlier_output)
+    return places_of(msgspec.structs.replace(job, output=output))
 
 
 def _is_there(folder: Path) -> bool:
@@ -122,8 +143,9 @@ def _refuse_beginning(examined: Examined, options: RunOptions, standing: Places)
     """Raise JobError where a new output would lie on top of what is there, or begin anew what is nearly done."""
     if not standing.ledger.exists():
         _refuse_foreign_files(standing)
-    if options.earlier_output is not None and not options.fresh:
-        _refuse_unfinished(examined, options.earlier_output)
+    earlier = _places_of_earlier(examined.job, options.earlier_output)
+    if earlier is not None and not options.fresh:
+        _refuse_unfinished(examined, earlier)
 
 
 def _refuse_foreign_files(places: Places) -> None:
@@ -138,10 +160,8 @@ def _refuse_foreign_files(places: Places) -> None:
         )
 
 
-def _refuse_unfinished(examined: Examined, earlier_output: str) -> None:
+def _refuse_unfinished(examined: Examined, places: Places) -> None:
     """Raise JobError when the day before left the same work unfinished: going on costs less than starting anew."""
-    output = msgspec.structs.replace(examined.job.output, path=earlier_output)
-    places = places_of(msgspec.structs.replace(examined.job, output=output))
     if not places.ledger.exists():
         return
     with reading(places.ledger) as earlier:
@@ -149,7 +169,7 @@ def _refuse_unfinished(examined: Examined, earlier_output: str) -> None:
         rows, written = int(earlier.noted("rows") or 0), sum(part.rows for part in earlier.parts())
     if same and written < rows:
         raise JobError(
-            f"{earlier_output} holds an unfinished run of the same job and input ({written} of {rows} rows are "
+            f"{places.output} holds an unfinished run of the same job and input ({written} of {rows} rows are "
             "written); finish it with --date and its date, or start over for today with --fresh"
         )
 

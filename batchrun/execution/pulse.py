@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from statistics import median
 
-from batchrun.events import Progress, RowInFlight
+from batchrun.events import Bound, LaneState, Progress, RowInFlight
 from batchrun.execution.resume import OpenRun
 from batchrun.ledger.records import Entry
 from batchrun.pricing import usd
 
 PACE_TICKS = 30
+WORTH_TELLING_S = 0.1
 FIRST_TOKENS = 1000
 """How many streamed replies the time to the first text is the median of."""
 
@@ -31,6 +32,7 @@ class Pulse:
         self._totals = run.store.totals()
         self._paces: deque[tuple[float, int]] = deque(maxlen=PACE_TICKS)
         self._first_tokens_ms: deque[float] = deque(maxlen=FIRST_TOKENS)
+        self._waited_s: dict[Bound, float] = {}
         self.sealed = run.parts - len(run.open_parts)
 
     def add(self, entry: Entry) -> None:
@@ -48,9 +50,19 @@ class Pulse:
         """The median time to the first text of the last streamed replies of this run; None where there is none."""
         return round(median(self._first_tokens_ms), 3) if self._first_tokens_ms else None
 
-    def progress(
-        self, *, in_flight: int, waiting: int, paused_s: float, draining: bool, oldest: Sequence[RowInFlight]
-    ) -> Progress:
+    @property
+    def waited_s(self) -> Mapping[Bound, float]:
+        """How long attempts had waited for each thing when the last progress was made, in seconds."""
+        return {bound: round(waited_s, 3) for bound, waited_s in self._waited_s.items()}
+
+    def _bound_by(self, waited_s: Mapping[Bound, float]) -> Bound | None:
+        """Return what attempts waited for most since the last time, None where that was a tenth of a second or less."""
+        more = {bound: after - self._waited_s.get(bound, 0.0) for bound, after in waited_s.items()}
+        self._waited_s = dict(waited_s)
+        bound = max(more, key=more.__getitem__, default=None)
+        return bound if bound is not None and more[bound] > WORTH_TELLING_S else None
+
+    def progress(self, lane: LaneState, *, waiting: int, draining: bool, oldest: Sequence[RowInFlight]) -> Progress:
         """Return the run as it stands; pace and forecast are those of the last half minute."""
         now, totals = self._clock(), self._totals
         settled = sum(self._by_status.values())
@@ -65,7 +77,10 @@ class Pulse:
             rows=self._run.rows,
             settled=settled,
             failed=sum(self._by_status[status] for status in set(self._run.job.limits.fail_on)),
-            in_flight=in_flight,
+            in_flight=lane.in_flight,
+            slots=lane.slots,
+            used=lane.used,
+            bound_by=self._bound_by(lane.waited_s),
             waiting=waiting,
             parts=self._run.parts,
             parts_sealed=self.sealed,
@@ -78,7 +93,7 @@ class Pulse:
             cost_usd=usd(totals.cost_nanousd) if priced > 0 or totals.cost_nanousd else None,
             unpriced_rows=self._unpriced,
             elapsed_s=now - self._began,
-            paused_s=paused_s,
+            paused_s=lane.paused_s,
             rows_per_s=rows_per_s,
             first_token_ms=self.first_token_ms,
             eta_s=left / rows_per_s if rows_per_s > 0 else None,

@@ -35,6 +35,7 @@ class OpenRun(msgspec.Struct, frozen=True, kw_only=True):
     rows: int
     parts: int
     open_parts: tuple[OpenPart, ...]
+    learned_slots: int | None = None
 
     @property
     def job(self) -> Job:

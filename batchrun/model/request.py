@@ -63,7 +63,8 @@ class Envelope:
 
         With `stream` they ask for a stream that ends with its usage, unless fields or parameters have `stream_options`.
         """
-        self._fields = {name: value for name, value in fields.items() if name != "stream"}
+        self._left_out = frozenset(["stream"]) if stream else frozenset(NEVER_IN_DIGEST)
+        self._fields = {name: value for name, value in fields.items() if name not in self._left_out}
         self._salt = identity.encode() + b"\n"
         head = _PLAIN.encode(self._fields)[:-1]
         self._head = head + (b"," if self._fields else b"") + b'"messages":'
@@ -75,7 +76,7 @@ class Envelope:
     def seal(self, row: int, messages: Messages, params: Mapping[str, object] | None) -> Request:
         """Return the request of one row; `params` override the job's fields for this row."""
         if params:
-            fields = {**self._fields, **params}
+            fields = {name: value for name, value in {**self._fields, **params}.items() if name not in self._left_out}
             before, after = _around_messages(fields)
             digest = hashlib.sha256(self._salt + before)
             head = _PLAIN.encode(fields)[:-1] + b',"messages":'

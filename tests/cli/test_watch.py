@@ -21,6 +21,9 @@ PROGRESS = Progress(
     settled=3_400,
     failed=2,
     in_flight=64,
+    slots=64,
+    used={"slots": 1.0},
+    bound_by=None,
     waiting=5,
     parts=2,
     parts_sealed=0,
@@ -111,7 +114,7 @@ def test_a_reader_that_has_gone_does_not_end_the_run() -> None:
 
 def test_the_text_of_progress() -> None:
     assert progress_text(PROGRESS) == (
-        "3,400/12,000 rows, 2 failed, 64 in flight, 5 waiting to retry, 34.0 rows/s, "
+        "3,400/12,000 rows, 2 failed, 64/64 in flight, 5 waiting to retry, 34.0 rows/s, "
         "1,234,567 tokens, 0.1904 USD, 1:02:05 left"
     )
     unknown = msgspec.structs.replace(PROGRESS, eta_s=None)

@@ -13,7 +13,8 @@ from client_virtual_clock import run_virtually
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchrun.client.limiter import Gate, burst_and_period_s
+from batchrun.client.limiter import Gate
+from batchrun.client.rate import burst_and_period_s
 
 
 async def settle() -> None:

@@ -1,0 +1,35 @@
+"""How many tokens a request will use, before it is sent; what replies report corrects both halves. Pure."""
+
+from __future__ import annotations
+
+from batchrun.model.attempt import Usage
+
+FIRST_BYTES_A_TOKEN = 4.0
+FIRST_OUTPUT_TOKENS = 512.0
+MEMORY = 0.98
+"""What a reply weighs against the one after it: the last fifty count for about two thirds."""
+
+
+class Estimate:
+    """Learns bytes of a body for each token of its prompt, and the length of replies, from those that came lately."""
+
+    def __init__(self, *, most_output_tokens: int | None) -> None:
+        """Expect at most `most_output_tokens` a reply, where the job says so."""
+        self._output = min(FIRST_OUTPUT_TOKENS, most_output_tokens or FIRST_OUTPUT_TOKENS)
+        self._bytes, self._tokens = FIRST_BYTES_A_TOKEN, 1.0
+        self._weight = 0.0
+        self._outputs = 0.0
+
+    def tokens(self, body_bytes: int) -> float:
+        """Return the tokens, input and output, that a request of this size is expected to use."""
+        return body_bytes * self._tokens / self._bytes + self._output
+
+    def learn(self, body_bytes: int, usage: Usage) -> None:
+        """Take a reply into account; one without counts teaches nothing."""
+        if usage.prompt_tokens is None or usage.completion_tokens is None:
+            return
+        self._bytes = self._bytes * MEMORY + body_bytes
+        self._tokens = self._tokens * MEMORY + usage.prompt_tokens
+        self._weight = self._weight * MEMORY + 1
+        self._outputs = self._outputs * MEMORY + usage.completion_tokens
+        self._output = self._outputs / self._weight

@@ -1,0 +1,132 @@
+"""One limit a minute, or a day, as a rate that no window exceeds: aiolimiter's bucket, what it lacks around it.
+
+aiolimiter holds the rate. What it can't do is done here: amounts larger than its bucket, credit and debt when a reply
+says what an estimate was worth, and the sum over the last minute, which stays under the limit whatever was owed. Only
+the head of the gate's queue comes here, so nobody is served out of turn (DESIGN.md, section 4; TRAPS.md L1 to L4).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+
+from aiolimiter import AsyncLimiter
+
+BURST_S = 0.05
+BURST_SHARE = 0.01
+TICK_S = 0.002
+"""Timers tick in milliseconds: less than two of them at once makes the head of the queue spin."""
+GRAINS = 1200
+
+
+def burst_and_period_s(per_minute: float) -> tuple[float, float]:
+    """Return the bucket's capacity and the time in which it drains whole, in seconds.
+
+    Capacity is 50 ms' worth, at least 1 and at most 1 % of the minute; the rate is lowered by what the capacity lets
+    through at once, so that no window of 60 s exceeds the limit (DESIGN.md, section 4); 90.5 a minute are 90 in each.
+    """
+    most = max(float(math.floor(per_minute)), min(per_minute, 1.0))
+    capacity = max(1.0, min(BURST_S * most / 60, BURST_SHARE * most))
+    rate_per_s = (most - capacity + 1) / 60
+    return capacity, capacity / rate_per_s
+
+
+class Window:
+    """What was let in during the last `window_s` seconds, in grains of a 1,200th of it, and the most that may be."""
+
+    def __init__(self, *, limit: float, window_s: float) -> None:
+        """Start empty."""
+        self._limit = limit
+        self._rounding = 1e-9 * limit
+        self._window_s = window_s
+        self._grain_s = window_s / GRAINS
+        self._grains: deque[tuple[int, float]] = deque()
+        self._sum = 0.0
+
+    def wait_s(self, amount: float, now: float) -> float:
+        """Return how long until `amount` more fits, 0 when it does; more than the limit waits for an empty window."""
+        self._forget(now)
+        over = self._sum + min(amount, self._limit) - self._limit
+        if over <= self._rounding:
+            return 0.0
+        for grain, held in self._grains:
+            over -= held
+            if over <= self._rounding:
+                return max((grain + 1) * self._grain_s + self._window_s - now, TICK_S)
+        return TICK_S  # only what was corrected downwards is left
+
+    def used(self, now: float) -> float:
+        """Return the share of the limit that is held."""
+        self._forget(now)
+        return self._sum / self._limit
+
+    def add(self, amount: float, at: float) -> None:
+        """Take note of what was let in at `at`, or of its correction; what has left the window counts no more."""
+        grain = int(at / self._grain_s)
+        self._sum += amount
+        if not self._grains or self._grains[-1][0] < grain:
+            self._grains.append((grain, amount))
+            return
+        for place in range(len(self._grains) - 1, -1, -1):
+            if self._grains[place][0] == grain:
+                self._grains[place] = (grain, self._grains[place][1] + amount)
+                return
+            if self._grains[place][0] < grain:
+                break
+        self._sum -= amount
+
+    def _forget(self, now: float) -> None:
+        while self._grains and (self._grains[0][0] + 1) * self._grain_s + self._window_s <= now:
+            self._sum -= self._grains.popleft()[1]
+        if not self._grains:
+            self._sum = 0.0
+
+
+class Rate:
+    """A limit a minute. `owed` is what was let in beyond what was paid to the bucket, negative for credit."""
+
+    def __init__(self, per_minute: float) -> None:
+        """Start with a full bucket and an empty minute; must be made inside the running loop."""
+        capacity, period_s = burst_and_period_s(per_minute)
+        self._bucket = AsyncLimiter(capacity, period_s)
+        self._at_once = min(capacity, TICK_S * capacity / period_s)
+        self._window = Window(limit=max(float(math.floor(per_minute)), 1.0), window_s=60.0)
+        self._owed = 0.0
+
+    async def pay(self, amount: float) -> None:
+        """Wait until the bucket has taken what was owed and, of `amount`, as much as it holds; the rest is owed.
+
+        So an amount larger than the bucket goes alone, on a full one. Cancelled, it owes and has nothing more.
+        """
+        while self._owed > 0:
+            part = await self._taken(self._owed)
+            self._owed -= part  # not in one statement: a correction may come while it waits
+        if (due := self._owed + amount) > 0:
+            amount -= await self._taken(due)
+        self._owed += amount
+
+    async def _taken(self, due: float) -> float:
+        part = min(self._bucket.max_rate, max(due, self._at_once))
+        await self._bucket.acquire(part)
+        return part
+
+    def give_back(self, amount: float) -> None:
+        """Take note that what was paid for is not sent now: it is credit for the next."""
+        self._owed -= amount
+
+    def used(self, now: float) -> float:
+        """Return the share of the limit that the last minute holds."""
+        return self._window.used(now)
+
+    def wait_s(self, amount: float, now: float) -> float:
+        """Return how long until the last minute has room for `amount`."""
+        return self._window.wait_s(amount, now)
+
+    def let_in(self, amount: float, now: float) -> None:
+        """Take note that `amount`, which was paid, is sent now."""
+        self._window.add(amount, now)
+
+    def correct(self, by: float, sent_at: float) -> None:
+        """Take note that what was sent at `sent_at` was worth `by` more than was reserved, or less where negative."""
+        self._owed += by
+        self._window.add(by, sent_at)

@@ -1,0 +1,65 @@
+"""How many attempts of a lane may be in flight: doubled at first, cut by refusals, grown by use (DESIGN.md 4). Pure.
+
+A server's capacity shows only by its refusals. Each refusal without a hint sets the slots to 0.92 of what is then still
+in flight, so a burst of them lands just below what the server bore; a plain cut by a factor for each would overshoot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+FIRST_SLOTS = 32
+DOUBLE_EACH_S = 0.1
+CUT = 0.92
+WINDOWS_A_SLOT = 12
+"""Windows of successes, each as many as there are slots, for one slot more."""
+QUIET_WINDOWS = 12
+"""After so many windows without a refusal a slot more takes half as many, and so on: capacity has come back."""
+
+
+class Slots:
+    """The number of slots of one lane, between 1 and `most`."""
+
+    def __init__(self, *, most: int, adaptive: bool, learned: int | None, clock: Callable[[], float]) -> None:
+        """Start at `learned`, what an earlier run found, or at 32; not `adaptive`, at `most` and stay there."""
+        self._most = most
+        self._adaptive = adaptive
+        self._clock = clock
+        self._doubling = adaptive
+        self._doubled_at = clock()
+        self._successes = 0
+        self._quiet = 0.0
+        self.now = min(most, learned or FIRST_SLOTS) if adaptive else most
+
+    @property
+    def learned(self) -> int | None:
+        """What the next run may start at, None where slots are not adapted."""
+        return self.now if self._adaptive else None
+
+    def filled(self) -> None:
+        """Take note that all slots are in use: while nothing was refused yet, double them each 100 ms."""
+        if not self._doubling or self.now >= self._most:
+            return
+        now = self._clock()
+        if now - self._doubled_at >= DOUBLE_EACH_S:
+            self._doubled_at = now
+            self.now = min(self._most, 2 * self.now)
+
+    def refused(self, still_in_flight: int) -> None:
+        """Take note of a refusal without a hint, that came while so many other attempts were in flight."""
+        if not self._adaptive:
+            return
+        self._doubling = False
+        self._successes, self._quiet = 0, 0.0
+        self.now = max(1, min(self.now, int(CUT * still_in_flight)))
+
+    def succeeded(self, *, all_used: bool) -> None:
+        """Take note of a reply; `all_used` says that every slot was taken while it came."""
+        if not self._adaptive or self._doubling or not all_used:
+            return
+        self._successes += 1
+        self._quiet += 1 / self.now
+        windows = WINDOWS_A_SLOT / 2 ** min(4, int(self._quiet / QUIET_WINDOWS))
+        if self._successes >= windows * self.now and self.now < self._most:
+            self._successes = 0
+            self.now += 1
