@@ -82,12 +82,13 @@ class Gate:
         """Return how far the limits are used."""
         rates: tuple[tuple[Bound, Rate | None], ...] = (("requests", self._requests), ("tokens", self._tokens))
         now = self._loop.time()
-        used = {bound: round(rate.used(now), 4) for bound, rate in rates if rate is not None}
+        used: dict[Bound, float] = {"slots": round(self._in_flight / self.slots, 4)}
+        used.update((bound, round(rate.used(now), 4)) for bound, rate in rates if rate is not None)
         return LaneState(
             slots=self.slots,
             in_flight=self._in_flight,
             paused_s=self.paused_s,
-            used={"slots": round(self._in_flight / self.slots, 4), **used},
+            used=used,
             waited_s=dict(self._waited_s),
         )
 

@@ -57,10 +57,10 @@ class Pulse:
 
     def _bound_by(self, waited_s: Mapping[Bound, float]) -> Bound | None:
         """Return what attempts waited for most since the last time, None where that was a tenth of a second or less."""
-        more = {bound: after - self._waited_s.get(bound, 0.0) for bound, after in waited_s.items()}
+        more: dict[Bound, float] = {bound: after - self._waited_s.get(bound, 0.0) for bound, after in waited_s.items()}
         self._waited_s = dict(waited_s)
-        bound = max(more, key=more.__getitem__, default=None)
-        return bound if bound is not None and more[bound] > WORTH_TELLING_S else None
+        longest_s = max(more.values(), default=0.0)
+        return next(bound for bound in more if more[bound] == longest_s) if longest_s > WORTH_TELLING_S else None
 
     def progress(self, lane: LaneState, *, waiting: int, draining: bool, oldest: Sequence[RowInFlight]) -> Progress:
         """Return the run as it stands; pace and forecast are those of the last half minute."""
