@@ -10,27 +10,23 @@ from email.utils import parsedate_to_datetime
 from typing import Literal, NamedTuple, cast
 
 from batchrun.client.body import as_object
+from batchrun.job.duration import AMOUNT, UNIT, UNIT_S, go_duration_s
 
 Source = Literal["retry-after-ms", "retry-after", "body", "remaining", "reset", "text"]
 _Reading = Callable[[str], float | None]
 
-_DAY_S, _HOUR_S, _MINUTE_S = 86400.0, 3600.0, 60.0
-_UNIT_S = {"d": _DAY_S, "h": _HOUR_S, "m": _MINUTE_S, "s": 1.0, "ms": 1e-3, "us": 1e-6, "\u00b5s": 1e-6, "ns": 1e-9}
-_UNIT_S["\u03bcs"] = 1e-6  # the Greek letter, where a server does not write the micro sign
-_WORD_S = {"second": 1.0, "sec": 1.0, "minute": _MINUTE_S, "min": _MINUTE_S, "hour": _HOUR_S, "day": _DAY_S} | {
-    "millisecond": 1e-3
+_WORD_S = {"second": 1.0, "sec": 1.0, "minute": UNIT_S["m"], "min": UNIT_S["m"], "hour": UNIT_S["h"]} | {
+    "day": UNIT_S["d"],
+    "millisecond": UNIT_S["ms"],
 }
-_AMOUNT = r"[0-9]+(?:\.[0-9]+)?"
-_UNIT = "(?:ms|us|\u00b5s|\u03bcs|ns|d|h|m|s)"
 _NUMBER = re.compile(r"-?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)")
-_DURATION_PART = re.compile(f"({_AMOUNT})({_UNIT})")
-_PROTO_DURATION = re.compile(f"{_AMOUNT}s")
+_PROTO_DURATION = re.compile(f"{AMOUNT}s")
 _RFC3339 = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]+)?(?:[Zz]|[+-][0-9]{2}:[0-9]{2})"
 )
 _TEXT = re.compile(
     rf"\b(?:retry|try again) (?:after|in) +"
-    rf"(?:(?P<go>(?:{_AMOUNT}{_UNIT})+)|(?P<amount>{_AMOUNT})(?: ?(?P<unit>[a-z\u00b5\u03bc]+))?)"
+    rf"(?:(?P<go>(?:{AMOUNT}{UNIT})+)|(?P<amount>{AMOUNT})(?: ?(?P<unit>[a-z\u00b5\u03bc]+))?)"
     r"(?![\w:/-]|[.,][0-9])"
 )
 _REMAINING = re.compile(r"(?:rate|token)limit.*remaining")
@@ -88,15 +84,6 @@ def unreadable_hints(headers: Mapping[str, str], *, now: datetime) -> tuple[str,
     )
 
 
-def go_duration_s(text: str) -> float | None:
-    """Return a Go duration such as `6m0s` or `940ms` in seconds, or None."""
-    parts = _DURATION_PART.findall(text)
-    if not parts or "".join(amount + unit for amount, unit in parts) != text:
-        return None
-    value = sum(float(amount) * _UNIT_S[unit] for amount, unit in parts)
-    return value if math.isfinite(value) else None
-
-
 def _in_milliseconds(said: Said) -> float | None:
     value = _longest(said.headers.get("retry-after-ms"), _number)
     return None if value is None else value / 1000
@@ -147,7 +134,7 @@ def _in_text(said: Said) -> float | None:
     waits: list[float] = []
     for found in _TEXT.finditer(said.message[:_MOST_TEXT].lower()):
         unit = found["unit"] or "s"
-        unit_s = _UNIT_S.get(unit) or _WORD_S.get(unit.removesuffix("s"))
+        unit_s = UNIT_S.get(unit) or _WORD_S.get(unit.removesuffix("s"))
         wait_s = go_duration_s(found["go"]) if found["go"] else unit_s and float(found["amount"]) * unit_s
         waits += [wait_s] if wait_s else []
     return max(waits, default=None)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchrun.client.hints import PRECEDENCE, go_duration_s, hint_of, unreadable_hints
+from batchrun.client.hints import PRECEDENCE, hint_of, unreadable_hints
 
 NOW = datetime(1994, 11, 6, 8, 49, 0, tzinfo=UTC)
 AT_37 = ["Sun, 06 Nov 1994 08:49:37 GMT", "Sunday, 06-Nov-94 08:49:37 GMT", "Sun Nov  6 08:49:37 1994"]
@@ -115,17 +115,6 @@ def test_whatever_comes_is_a_positive_wait_or_none(seconds: str, ms: str, date: 
     for headers in ({"retry-after": seconds, "retry-after-ms": ms, "date": date}, {"retry-after": seconds}):
         wait_s = wait_hint_s(headers, now=NOW)
         assert wait_s is None or (wait_s > 0 and math.isfinite(wait_s))
-
-
-@given(
-    st.lists(
-        st.tuples(st.integers(0, 10**6), st.sampled_from(["d", "h", "m", "s", "ms", "us", "µs", "ns"])), min_size=1
-    )
-)
-def test_a_go_duration_is_the_sum_of_its_parts(parts: list[tuple[int, str]]) -> None:
-    unit_s = {"d": 86400, "h": 3600, "m": 60, "s": 1, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
-    whole = sum(number * unit_s[unit] for number, unit in parts)
-    assert go_duration_s("".join(f"{number}{unit}" for number, unit in parts)) == pytest.approx(whole)
 
 
 NAMES = ["retry-after", "retry-after-ms", "date", "x-ratelimit-reset", "x-ratelimit-remaining", "x-ratelimit-reset-t"]
