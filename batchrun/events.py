@@ -65,7 +65,7 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     `oldest` are the rows that have been in flight longest, the oldest first. `first_token_ms` is the median time from a
     slot to the first text over the last 1,000 streamed replies of this run, None where none was streamed. `slots` and
     `used` are as in LaneState; `bound_by` is what attempts waited for most since the progress before, None where they
-    hardly waited.
+    hardly waited. `deadline_s` is the time left until the deadline, None where there is none.
     """
 
     run_id: str
@@ -96,6 +96,7 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     draining: bool
     oldest: Sequence[RowInFlight]
     at: str
+    deadline_s: float | None = None
 
 
 class SummaryInput(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,9 +9,12 @@ from collections.abc import Iterator, Sequence
 import click
 import msgspec
 
+from batchrun.cli.wording import duration
 from batchrun.engine.access import access_of
 from batchrun.errors import JobError, RecordError
+from batchrun.execution.deadline import local_text
 from batchrun.execution.examine import Examined, examine
+from batchrun.job.deadline import deadline_at
 from batchrun.job.load import load_job
 from batchrun.job.places import places_of
 from batchrun.job.settings import Job
@@ -21,7 +24,8 @@ from batchrun.pricing import Rate
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """What a run would do: rows, files, what is still missing for it, and its first requests as they would be sent.
 
-    Where no `price` is known, `unpriced` says why.
+    Where no `price` is known, `unpriced` says why. `deadline` is that of a run started now, `rows_by_deadline` how many
+    rows the limits of pace let it send until then, None where one of the two is not set.
     """
 
     job: str
@@ -32,6 +36,9 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     columns: Sequence[str]
     files: Sequence[str]
     shortest_time_s: float | None
+    deadline: str | None
+    deadline_s: float | None
+    rows_by_deadline: int | None
     price: ShownPrice | None
     unpriced: str | None
     missing: str | None
@@ -69,6 +76,8 @@ def plan_job_file(
     job = load_job(path, overrides=overrides, date=date)
     examined = examine(job, places_of(job))
     rows = examined.survey.rows if limit is None else min(limit, examined.survey.rows)
+    shortest_s = _shortest_time_s(job, rows)
+    deadline, deadline_s = _deadline(job)
     plan = Plan(
         job=job.name,
         input=job.input.path,
@@ -80,7 +89,10 @@ def plan_job_file(
             for column in examined.survey.columns
         ],
         files=[f"{file.path}: {file.rows:,} rows, {file.size:,} bytes" for file in examined.survey.files],
-        shortest_time_s=_shortest_time_s(job, rows),
+        shortest_time_s=shortest_s,
+        deadline=deadline,
+        deadline_s=deadline_s,
+        rows_by_deadline=_rows_by(deadline_s, rows, shortest_s),
         price=_price(examined),
         unpriced=examined.quote.unknown,
         missing=_missing(job),
@@ -136,6 +148,22 @@ def _shortest_time_s(job: Job, rows: int) -> float | None:
     return None if per_minute is None else rows / per_minute * 60
 
 
+def _deadline(job: Job) -> tuple[str | None, float | None]:
+    """Return the deadline of a run that starts now, as it is read on this machine, and the seconds until then."""
+    if job.limits.deadline is None:
+        return None, None
+    now = dt.datetime.now(tz=dt.UTC)
+    at = deadline_at(job.limits.deadline, now)
+    return local_text(at), (at - now).total_seconds()
+
+
+def _rows_by(deadline_s: float | None, rows: int, shortest_s: float | None) -> int | None:
+    """Return how many of `rows` can be sent by the deadline, when all of them take at least `shortest_s`."""
+    if deadline_s is None or shortest_s is None:
+        return None
+    return rows if shortest_s <= deadline_s else int(rows * deadline_s / shortest_s)
+
+
 def _lines(plan: Plan) -> Iterator[str]:
     yield f"{plan.job}: {plan.rows:,} rows into {plan.parts:,} parts; nothing is sent"
     yield f"  input    {plan.input}"
@@ -147,6 +175,8 @@ def _lines(plan: Plan) -> Iterator[str]:
     yield f"  output   {plan.output}"
     if plan.shortest_time_s is not None:
         yield f"  time     at least {plan.shortest_time_s:.0f} s at requests_per_minute"
+    if plan.deadline_s is not None:
+        yield f"  deadline {plan.deadline}, in {duration(plan.deadline_s)}{_by_deadline(plan)}"
     yield f"  price    {_price_line(plan)}"
     if plan.missing is not None:
         yield f"  missing  {plan.missing}"
@@ -156,6 +186,14 @@ def _lines(plan: Plan) -> Iterator[str]:
         else:
             body = msgspec.json.format(bytes(request.body), indent=2).decode().replace("\n", "\n    ")
             yield f"  row {request.row} would send:\n    {body}"
+
+
+def _by_deadline(plan: Plan) -> str:
+    if plan.rows_by_deadline is None:
+        return ""
+    if plan.rows_by_deadline == plan.rows:
+        return "; requests_per_minute lets all rows be sent until then"
+    return f"; too soon: requests_per_minute lets {plan.rows_by_deadline:,} of {plan.rows:,} rows be sent until then"
 
 
 def _price_line(plan: Plan) -> str:

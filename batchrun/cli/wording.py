@@ -29,6 +29,8 @@ def progress_text(progress: Progress) -> str:
         parts.append(f"paused for {progress.paused_s:.0f} s")
     if old := [f"row {one.row} for {one.age_s:.0f} s" for one in progress.oldest if one.age_s >= WORTH_NAMING_S]:
         parts.append(f"longest in flight: {' and '.join(old)}")
+    if progress.deadline_s is not None:
+        parts.append(f"{duration(progress.deadline_s)} to the deadline")
     if progress.draining:
         parts.append("draining")
     elif progress.eta_s is not None:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import platform
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from decimal import Decimal
 from importlib.metadata import version
 
 import msgspec
 
 from batchrun.errors import ExitStatus
 from batchrun.events import Bound, Summary, SummaryInput, Totals
-from batchrun.execution.flow import Ending
+from batchrun.execution.ending import Ending
 from batchrun.execution.identity import input_fingerprint
 from batchrun.execution.resume import OpenRun
+from batchrun.execution.tolerance import most_failed
 from batchrun.job.settings import LimitSettings
 from batchrun.ledger.records import Tallies
 from batchrun.model.outcome import STATUSES
@@ -29,15 +29,15 @@ _RANK = (
     ExitStatus.ENDPOINT,
     ExitStatus.BUDGET,
     ExitStatus.DEADLINE,
+    ExitStatus.FAILED,  # stopped early
 )
 
 
 def status_of_rows(tallies: Tallies, limits: LimitSettings, rows: int) -> tuple[ExitStatus, str]:
     """Return 0 or 1 for a run whose rows are all settled, and why (SPEC.md, section 4)."""
     failed = sum(tallies.by_status.get(status, 0) for status in set(limits.fail_on))
-    most = limits.max_failed
-    if failed * 100 > Decimal(most[:-1]) * rows if isinstance(most, str) else failed > most:
-        return ExitStatus.FAILED, f"{failed} of {rows} rows failed, more than max_failed = {most}"
+    if failed > most_failed(limits, rows):
+        return ExitStatus.FAILED, f"{failed} of {rows} rows failed, more than max_failed = {limits.max_failed}"
     return (
         ExitStatus.OK,
         "every row is settled" if not failed else f"{failed} of {rows} rows failed, within max_failed",

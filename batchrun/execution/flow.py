@@ -21,10 +21,14 @@ from batchrun.client.outage import Weather
 from batchrun.errors import BatchrunError, ExitStatus, OutputError, innermost
 from batchrun.events import Progress, Watcher
 from batchrun.execution.backlog import Backlog
+from batchrun.execution.deadline import Deadline
+from batchrun.execution.ending import Ending
+from batchrun.execution.grace import Grace
 from batchrun.execution.parts import OpenPart, OpenParts
 from batchrun.execution.pulse import Pulse
 from batchrun.execution.resume import OpenRun, standing_of
 from batchrun.execution.signals import ECHO_S, STATUSES, SignalWatch
+from batchrun.execution.tolerance import early_ending
 from batchrun.ledger.group_commit import Ledger
 from batchrun.ledger.opening import reading
 from batchrun.ledger.records import Entry, PartRecord, Tallies
@@ -36,13 +40,6 @@ from batchrun.writer.spool import Spool
 
 TICK_S = 1.0
 OLDEST_SHOWN = 3
-
-
-class Ending(msgspec.Struct, frozen=True, kw_only=True):
-    """Why a run ends before all rows are settled."""
-
-    status: ExitStatus
-    reason: str
 
 
 class Flow:
@@ -67,6 +64,10 @@ class Flow:
         self._suspected: list[OpenPart] = []
         self._inner: list[asyncio.Task[None]] = []
         self._endings: list[Ending] = []
+        self._deadline = Deadline(
+            run.ends_at, named=limits.deadline or "", most_attempt_s=run.job.endpoint.timeout_s, watcher=watcher
+        )
+        self._grace = Grace(run.options.grace_s, self._let_go)
         self._sealed = asyncio.Event()
         self._ended = asyncio.Event()
         self._hurried = False
@@ -91,6 +92,8 @@ class Flow:
         return self._endings
 
     async def _drive(self) -> None:
+        self._deadline.start(self.drain)
+        self._stop_early()
         async with asyncio.TaskGroup() as outer:
             outer.create_task(self._seal(), name="sealing")
             outer.create_task(self._tick(), name="ticking")
@@ -98,6 +101,7 @@ class Flow:
                 self._inner.append(inner.create_task(self._read(), name="reading"))
                 for number in range(self._workers()):
                     self._inner.append(inner.create_task(self._work(), name=f"worker {number}"))
+            self._deadline.end()
             if self._failure is None:
                 await self._ledger.ask(self._note_slots)
             if not self._lane.breaker.has_tripped:
@@ -200,6 +204,8 @@ class Flow:
             self._pulse.add(entry)
             if entry.outcome is not None:
                 self._announce(self._parts.settled(entry.row))
+        self._deadline.add(entries)
+        self._stop_early()
 
     def _announce(self, part: OpenPart | None) -> None:
         """Have a part written, later when the breaker may still take a failure of its rows back."""
@@ -258,6 +264,7 @@ class Flow:
             ended = self._ended.is_set()
             progress = self._progress()
             self._watcher.progressed(progress)
+            self._deadline.follow(progress)
             with contextlib.suppress(OutputError):  # the ledger finds a full disk and says so
                 content = msgspec.json.encode(progress)
                 await asyncio.to_thread(write_whole, self._run.places.progress, content, durable=False)
@@ -273,19 +280,24 @@ class Flow:
             waiting=self._backlog.waiting,
             draining=bool(self._endings),
             oldest=self._worker.oldest(OLDEST_SHOWN),
+            deadline_s=self._deadline.left_s,
         )
 
-    def drain(self, ending: Ending) -> None:
-        """Send nothing new; give what is in flight the grace time, then let go of it."""
-        first = not self._endings
+    def drain(self, ending: Ending, after_s: float = 0.0) -> None:
+        """Send nothing new; after `after_s` seconds give what is in flight the grace time, then let go of it."""
+        if not self._endings:  # Told once a signal's echo is past, so that whoever sends a second one on it is heard.
+            asyncio.get_running_loop().call_later(ECHO_S, self._note_draining, ending.status)
         self._endings.append(ending)
         self._backlog.close()
         self._lane.gate.close()
-        if first:
-            loop = asyncio.get_running_loop()
-            loop.call_later(self._run.options.grace_s, self._let_go)
-            # Told once a signal's echo is past, so that whoever sends a second one on it is heard.
-            loop.call_later(ECHO_S, self._note_draining, ending.status)
+        self._grace.begin(after_s=after_s)
+
+    def _stop_early(self) -> None:
+        """Drain once more rows have failed than may, where the job says so."""
+        limits, pulse = self._run.job.limits, self._pulse
+        ending = early_ending(limits, self._run.rows, settled=pulse.settled, failed=pulse.failed)
+        if ending is not None and not self._endings:
+            self.drain(ending)
 
     def _note_draining(self, status: ExitStatus) -> None:
         self._watcher.noted("draining", exit_status=int(status), in_flight=self._lane.gate.in_flight)

@@ -14,11 +14,13 @@ from batchrun.client.lane import open_lane
 from batchrun.errors import BatchrunError, ExitStatus, OutputError
 from batchrun.events import Bystander, Summary, Watcher
 from batchrun.execution.closing import Counts, standing_summary, summary_of
-from batchrun.execution.flow import Ending, Flow
+from batchrun.execution.ending import Ending
+from batchrun.execution.flow import Flow
 from batchrun.execution.opening import open_run
 from batchrun.execution.pulse import Pulse
 from batchrun.execution.resume import OpenRun
 from batchrun.execution.signals import SignalWatch
+from batchrun.job.deadline import deadline_at
 from batchrun.job.options import RunOptions
 from batchrun.job.places import places_of
 from batchrun.job.settings import SIMULATOR, Job
@@ -48,7 +50,10 @@ def execute(job: Job, options: RunOptions, *, access: Access, watcher: Watcher, 
     """
     signals = SignalWatch(enabled=options.signals)
     watcher = Bystander(watcher)
-    with open_run(job, options, watcher) as run:
+    deadline = job.limits.deadline
+    ends_at = None if deadline is None else deadline_at(deadline, datetime.now(tz=UTC))  # opening may take long
+    with open_run(job, options, watcher) as opened:
+        run = msgspec.structs.replace(opened, ends_at=ends_at)
         if not options.fresh and _is_whole(run) and (standing := standing_summary(run)) is not None:
             return standing
         with signals.noting():

@@ -26,6 +26,7 @@ class Pulse:
         tallies = run.store.tallies()
         self._run = run
         self._clock = clock
+        self._fail_on = frozenset(run.job.limits.fail_on)
         self._began = clock()
         self._by_status: Counter[str] = Counter(tallies.by_status)
         self._unpriced = tallies.unpriced
@@ -62,10 +63,28 @@ class Pulse:
         longest_s = max(more.values(), default=0.0)
         return next(bound for bound in more if more[bound] == longest_s) if longest_s > WORTH_TELLING_S else None
 
-    def progress(self, lane: LaneState, *, waiting: int, draining: bool, oldest: Sequence[RowInFlight]) -> Progress:
+    @property
+    def settled(self) -> int:
+        """Rows that are settled."""
+        return sum(self._by_status.values())
+
+    @property
+    def failed(self) -> int:
+        """Settled rows whose status is in `fail_on`."""
+        return sum(self._by_status[status] for status in self._fail_on)
+
+    def progress(
+        self,
+        lane: LaneState,
+        *,
+        waiting: int,
+        draining: bool,
+        oldest: Sequence[RowInFlight],
+        deadline_s: float | None,
+    ) -> Progress:
         """Return the run as it stands; pace and forecast are those of the last half minute."""
         now, totals = self._clock(), self._totals
-        settled = sum(self._by_status.values())
+        settled = self.settled
         self._paces.append((now, settled))
         since, before = self._paces[0]
         rows_per_s = (settled - before) / (now - since) if now > since else 0.0
@@ -76,7 +95,7 @@ class Pulse:
             job=self._run.job.name,
             rows=self._run.rows,
             settled=settled,
-            failed=sum(self._by_status[status] for status in set(self._run.job.limits.fail_on)),
+            failed=self.failed,
             in_flight=lane.in_flight,
             slots=lane.slots,
             used=lane.used,
@@ -100,4 +119,5 @@ class Pulse:
             draining=draining,
             oldest=oldest,
             at=datetime.now(tz=UTC).isoformat(),
+            deadline_s=deadline_s,
         )

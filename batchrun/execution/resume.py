@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 
 import msgspec
@@ -23,7 +24,10 @@ from batchrun.writer.schema import Layout
 
 
 class OpenRun(msgspec.Struct, frozen=True, kw_only=True):
-    """A run that holds its output: what it knows, and the parts that are still to be written, in order."""
+    """A run that holds its output: what it knows, and the parts that are still to be written, in order.
+
+    `ends_at` is the moment that its deadline stands for, if it has one.
+    """
 
     examined: Examined
     options: RunOptions
@@ -36,6 +40,7 @@ class OpenRun(msgspec.Struct, frozen=True, kw_only=True):
     parts: int
     open_parts: tuple[OpenPart, ...]
     learned_slots: int | None = None
+    ends_at: datetime | None = None
 
     @property
     def job(self) -> Job:

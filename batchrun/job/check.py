@@ -13,7 +13,8 @@ from urllib.parse import urlsplit
 import msgspec
 
 from batchrun.errors import JobError
-from batchrun.job.settings import OPENAI_BATCH, SIMULATOR, Job, SimulatorSettings
+from batchrun.job.deadline import EXPECTED, is_deadline
+from batchrun.job.settings import OPENAI_BATCH, SIMULATOR, Job, LimitSettings, SimulatorSettings
 from batchrun.prompt.openai_batch import CUSTOM_ID
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -86,9 +87,7 @@ def check_job(job: Job) -> None:
     check_simulator(job.simulator)
     _check_prompt(job)
     _check_price(job)
-    share = job.limits.max_failed
-    if isinstance(share, str) and Decimal(share[:-1]) > 100:  # noqa: PLR2004 - per cent
-        raise JobError(f"limits.max_failed: expected at most 100%, got {share}")
+    _check_limits(job.limits)
     for key, path in (
         ("input.path", job.input.path),
         ("output.path", job.output.path),
@@ -129,6 +128,17 @@ def _check_price(job: Job) -> None:
     for name in ("input", "output"):
         if getattr(job.price, name) is None:
             raise JobError(f"price.{name}: missing; it is required unless price.auto is true")
+
+
+def _check_limits(limits: LimitSettings) -> None:
+    most = limits.max_failed
+    share = Decimal(most[:-1] if isinstance(most, str) else most)
+    if isinstance(most, str) and share > 100:  # noqa: PLR2004 - per cent
+        raise JobError(f"limits.max_failed: expected at most 100%, got {most}")
+    if limits.stop_early and not share:
+        raise JobError("limits.stop_early: expected limits.max_failed above 0 with it")
+    if limits.deadline is not None and not is_deadline(limits.deadline):
+        raise JobError(f"limits.deadline: {EXPECTED}")
 
 
 def _check_sendable(job: Job) -> None:

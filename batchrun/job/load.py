@@ -17,6 +17,7 @@ import msgspec.inspect
 
 from batchrun.errors import JobError
 from batchrun.job.check import check_job, check_simulator, refuse_endless, refuse_secrets
+from batchrun.job.deadline import EXPECTED
 from batchrun.job.settings import Job, SimulatorSettings
 
 _UNKNOWN = re.compile(r"Object contains unknown field `(?P<name>.*?)`(?: - at `\$(?P<at>.*)`)?$", re.DOTALL)
@@ -125,6 +126,8 @@ def _worded(message: str, under: str = "") -> str:
         what = f"{what}; expected {' or '.join(msgspec.json.encode(value).decode() for value in values)}{or_names}"
     elif at == "limits.max_failed" and ">= 0" not in what:
         what = 'expected a count, or a share such as "1%"'
+    elif at == "limits.deadline":
+        what = EXPECTED
     what = what[:1].lower() + what[1:].replace("`object`", "a table").replace("`array`", "an array")
     return f"{at or 'job file'}: {what}"
 

@@ -68,13 +68,18 @@ class LimitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     max_row_time_s: Annotated[Positive, Meta(description="for one row, waits included")] = 1800.0
     max_pause_s: Annotated[Positive, Meta(description="a longer pause asked for ends the run")] = 300.0
     max_outage_s: Annotated[Positive, Meta(description="an endpoint down for longer ends the run")] = 900.0
+    deadline: Annotated[
+        str | None, Meta(description='ends the run: the next such local time, as "06:00", or a duration, as "5h30m"')
+    ] = None
     max_failed: Annotated[
         Annotated[int, Meta(ge=0)] | Annotated[str, Meta(pattern=r"^[0-9]+(\.[0-9]+)?%(?!\n)$")],
         Meta(description='a count, or a share of the rows such as "1%"'),
     ] = 0
     fail_on: tuple[FailingStatus, ...] = ("failed", "invalid", "empty")
     breaker: Annotated[bool, Meta(description="rows that all fail alike end the run instead of failing")] = True
-    stop_early: NotYet = False
+    stop_early: Annotated[
+        bool, Meta(description="with max_failed > 0: end the run once more rows have failed than may, of 100 or more")
+    ] = False
     require_priced: NotYet = False
 
 

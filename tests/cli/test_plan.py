@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -76,3 +78,36 @@ def test_without_the_extra_a_plan_is_refused(tmp_path: Path, monkeypatch: pytest
         plan_job_file(path, (), None, limit=None, shown=1, as_json=False)
     assert refused.value.status == 2
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("limits", "told", "by_then"),
+    [
+        ({"deadline": "1h", "requests_per_minute": 1}, "; requests_per_minute lets all rows be sent until then", 2),
+        (
+            {"deadline": "90s", "requests_per_minute": 1},
+            "; too soon: requests_per_minute lets 1 of 2 rows be sent until then",
+            1,
+        ),
+        ({"deadline": "06:00"}, "", None),
+    ],
+)
+def test_the_deadline_and_whether_the_pace_allowed_can_make_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], limits: dict[str, Any], told: str, by_then: int | None
+) -> None:
+    write_rows(tmp_path, prompts(2))
+    path = str(job_file(tmp_path, limits=limits))
+    plan_job_file(path, (), None, limit=None, shown=0, as_json=False)
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  deadline ")]
+    plan_job_file(path, (), None, limit=None, shown=0, as_json=True)
+    plan = json.loads(capsys.readouterr().out)
+    at = datetime.fromisoformat(plan["deadline"])
+    assert re.fullmatch(r"  deadline [-0-9]+ [0-9:]+[+-][0-9:]+, in [0-9]+:[0-9]{2}:[0-9]{2}" + re.escape(told), line)
+    assert plan["rows_by_deadline"] == by_then
+    assert plan["deadline_s"] > 0
+    assert f"{at:%H:%M}" == "06:00" or limits["deadline"] != "06:00"
+
+
+def test_a_plan_without_a_deadline_tells_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _, plan = planned(tmp_path, capsys)
+    assert (plan["deadline"], plan["deadline_s"], plan["rows_by_deadline"]) == (None, None, None)

@@ -121,6 +121,8 @@ def test_the_text_of_progress() -> None:
     assert progress_text(unknown).endswith("0.1904 USD")
     streamed = msgspec.structs.replace(PROGRESS, first_token_ms=230.6)
     assert progress_text(streamed).endswith("0.1904 USD, first token after 231 ms, 1:02:05 left")
+    due = msgspec.structs.replace(PROGRESS, deadline_s=7_199.0)
+    assert progress_text(due).endswith("0.1904 USD, 1:59:59 to the deadline, 1:02:05 left")
     paused = msgspec.structs.replace(PROGRESS, draining=True, paused_s=12.3)
     assert progress_text(paused).endswith("0.1904 USD, paused for 12 s, draining")
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from batchrun.errors import ExitStatus
 from batchrun.execution.closing import first_ending, status_of_rows
-from batchrun.execution.flow import Ending
+from batchrun.execution.ending import Ending
 from batchrun.job.settings import LimitSettings
 from batchrun.ledger.records import Tallies
 from batchrun.model.outcome import STATUSES
@@ -24,6 +24,7 @@ FATAL_FIRST = [
     ExitStatus.ENDPOINT,
     ExitStatus.BUDGET,
     ExitStatus.DEADLINE,
+    ExitStatus.FAILED,
 ]
 
 

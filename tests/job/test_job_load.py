@@ -59,7 +59,6 @@ def test_defaults_are_those_of_the_document(tmp_path: Path) -> None:
         ("simulator.zzz=3", "simulator.zzz: unknown key; expected one of choices, completion_tokens"),
         ("price={input=1,output=1,zzz=1}", "price.zzz: unknown key; expected one of auto, cached_input, input, output"),
         ("prompt.usr=x", "prompt.usr: unknown key; did you mean `user`?"),
-        ("limits.deadline=never", "limits.deadline: unknown key"),
         ("name=3", "name: expected `str`, got `int`"),
         ("name=", "name: expected `str` of length >= 1"),
         ("input=3", "input: expected a table, got `int`"),

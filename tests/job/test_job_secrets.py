@@ -78,6 +78,7 @@ def test_the_header_of_the_key_is_not_given_twice(tmp_path: Path) -> None:
         f'request.stop=["{SECRET}"',
         f"endpoint.transport={SECRET}",
         f"limits.max_failed={SECRET}",
+        f"limits.deadline={SECRET}",
         f"output.path=s3://{SECRET}@bucket",
         f"endpoint.base_url=ftp://{SECRET}",
     ],
