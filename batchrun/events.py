@@ -14,7 +14,8 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
     """Sums over all attempts of all runs of one output; money in nano-USD.
 
     `throttled` counts replies 429 and their like, `maybe_billed` attempts that may have been paid for without a
-    result.
+    result. Of attempts that may have been billed for an amount nobody told, `held_nanousd` is what a budget reserved
+    for them, and `uncosted` counts those for which it could not, replies among them.
     """
 
     requests_sent: int = 0
@@ -24,6 +25,8 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cost_nanousd: int = 0
+    held_nanousd: int = 0
+    uncosted: int = 0
 
     def plus(self, other: Totals) -> Totals:
         """Return the sums of both."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
+from decimal import ROUND_CEILING, ROUND_HALF_EVEN, Decimal, InvalidOperation
 from typing import Annotated
 
 import msgspec
@@ -65,6 +65,10 @@ class Rate(msgspec.Struct, frozen=True, gc=False):
                 usd_per_million = price
         return usd_per_million
 
+    def dearest(self, most_prompt_tokens: int) -> Decimal:
+        """Return the highest price that may hold for a request of up to so many prompt tokens."""
+        return max(self.base, *(price for more_than, price in self.tiers if more_than < most_prompt_tokens), Decimal(0))
+
 
 class Rates(msgspec.Struct, frozen=True, kw_only=True):
     """What the tokens of one model cost; where a rate of cached tokens is None, they cost what others do."""
@@ -93,6 +97,13 @@ class Rates(msgspec.Struct, frozen=True, kw_only=True):
         )
         nanousd = _whole(total * 1000)
         return nanousd if nanousd <= _MOST_NANOUSD else None
+
+    def most_nanousd(self, prompt_tokens: int, completion_tokens: int) -> int:
+        """Return what no request of up to so many tokens can cost more than, at the dearest tier within its reach."""
+        inputs = (self.input, self.cached_input, self.cache_write)
+        dearest = max(one.dearest(prompt_tokens) for one in inputs if one is not None)
+        total = prompt_tokens * dearest + completion_tokens * self.output.dearest(prompt_tokens)
+        return int((total * 1000).to_integral_value(rounding=ROUND_CEILING))
 
 
 Tariff = Callable[[str | None, str | None], Rates | None]

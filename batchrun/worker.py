@@ -12,10 +12,11 @@ from operator import itemgetter
 
 import msgspec
 
+from batchrun.budget import MostTokens, Reservation
 from batchrun.client.breaker import Cause, Trip
 from batchrun.client.lane import Attempt, Lane
 from batchrun.client.outage import Weather
-from batchrun.errors import RecordError
+from batchrun.errors import ExitStatus, RecordError
 from batchrun.events import RowInFlight, Totals
 from batchrun.ledger.records import Entry
 from batchrun.model.attempt import Cost, Reply, Spends, Then, Tries, Trouble, Usage
@@ -23,13 +24,14 @@ from batchrun.model.outcome import Account, Completion, Failure
 from batchrun.model.record import Record
 from batchrun.model.request import Envelope, Request
 from batchrun.prompt.prompter import Prompting
+from batchrun.spending import Owed, Spending, owed_of
 
 
 class OpenRow(msgspec.Struct, kw_only=True):
     """A row that is not settled: its record until it is rendered, its request from then on; changed as it advances.
 
     `began` is the monotonic time of its first attempt in this run, in seconds. `in_flight` is true while an attempt's
-    exchange goes on.
+    exchange goes on. Under a budget `most` bounds what an attempt takes, and `reserved` is held for the one at hand.
     """
 
     row: int
@@ -39,19 +41,22 @@ class OpenRow(msgspec.Struct, kw_only=True):
     request: Request | None = None
     began: float | None = None
     in_flight: bool = False
+    most: MostTokens | None = None
+    reserved: Reservation | None = None
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):
     """What one advance came to.
 
-    `entry` is for the ledger, None when the gate was closed before the row could go. With an outcome the row is
-    settled; with `wait_s` it waits for its next try; with `stop` the run is to be stopped for the reason given, and
-    the row stays pending. `weather` says whether an outage of the endpoint began, went on or ended.
+    `entry` is for the ledger, None when nothing was sent. With an outcome the row is settled; with `wait_s` it waits
+    for its next try; with `stop` the run is to be stopped for the reason given, with `status`, and the row stays
+    pending. `weather` says whether an outage of the endpoint began, went on or ended.
     """
 
     entry: Entry | None = None
     wait_s: float | None = None
     stop: str | None = None
+    status: ExitStatus = ExitStatus.ENDPOINT
     weather: Weather = Weather.FAIR
 
 
@@ -66,26 +71,56 @@ class Worker:
         lane: Lane,
         clock: Callable[[], float],
         wall_us: Callable[[], int],
+        spending: Spending | None = None,
     ) -> None:
-        """Use these edges; `clock` is monotonic in seconds, `wall_us` in microseconds since 1970 UTC."""
+        """Use these edges; `clock` is monotonic in seconds, `wall_us` in microseconds since 1970 UTC.
+
+        `spending` holds all attempts to the job's budget, None where it has none.
+        """
         self._prompter = prompter
         self._envelope = envelope
         self._lane = lane
         self._clock = clock
         self._wall_us = wall_us
+        self._spending = spending
         self._flying: dict[int, float] = {}
 
     async def advance(self, row: OpenRow) -> Step:
         """Make one attempt for a row; the slot it takes is given back by the entry's commit."""
         if row.record is not None:
             try:
-                row.request = self._request(row.record)
+                row.request = self._request(row, row.record)
             except RecordError as error:
                 return self._unsendable(row, error)
             row.record = None
         if row.request is None:
             raise ValueError("an open row has either a record or a request")
-        tokens = self._lane.expected_tokens(row.request.body)
+        if self._spending is None or row.most is None:
+            return await self._attempt(row, row.request)
+        try:
+            row.reserved = await self._spending.reserve(row.most, row.request.model)
+        except RecordError as error:
+            return self._unsendable(row, error)
+        if row.reserved is None:
+            return Step(stop=self._spending.take_ending(), status=ExitStatus.BUDGET)
+        try:
+            return await self._attempt(row, row.request)
+        finally:
+            self._give_back(row)
+
+    def _give_back(self, row: OpenRow) -> None:
+        """Give back what is reserved for an attempt that was not made; one that is cut in flight keeps it."""
+        if self._spending is not None and row.reserved is not None and not row.in_flight:
+            self._spending.give_back(row.reserved)
+            row.reserved = None
+
+    def close(self) -> None:
+        """Send away the rows that wait for the budget."""
+        if self._spending is not None:
+            self._spending.close()
+
+    async def _attempt(self, row: OpenRow, request: Request) -> Step:
+        tokens = self._lane.expected_tokens(request.body)
         if not await self._lane.gate.enter(tokens):
             return Step()
         try:
@@ -93,10 +128,10 @@ class Worker:
             row.began = began if row.began is None else row.began
             row.in_flight = True
             self._flying[row.row] = began
-            attempt = await self._lane.attempt(row.request.body, model=row.request.model, tokens=tokens)
+            attempt = await self._lane.attempt(request.body, model=request.model, tokens=tokens)
             row.in_flight = False
             row.tries = _counted(row.tries, attempt, began_us)
-            return self._step(row, row.request, attempt)
+            return self._step(row, request, attempt)
         except BaseException:
             self._lane.gate.leave()
             raise
@@ -119,17 +154,20 @@ class Worker:
             maybe_billed=True,
         )
         attempt = Attempt(came_to=trouble, http_status=None, latency_ms=0.0)
+        owed = self._settle(row, attempt)
         tries = _counted(row.tries, attempt, self._wall_us())
         return Entry(
             row=row.row,
-            totals=_totals(tries, trouble),
+            totals=_totals(tries, trouble, owed),
             tries=msgspec.structs.replace(tries, ambiguous=row.tries.ambiguous),
             holds_slot=False,
         )
 
-    def _request(self, record: Record) -> Request:
+    def _request(self, row: OpenRow, record: Record) -> Request:
         messages = self._prompter.messages(record)
         params = self._prompter.params(record)
+        if self._spending is not None:
+            row.most = self._spending.most(messages, params)
         return self._envelope.seal(record.row, messages, params)
 
     def _unsendable(self, row: OpenRow, error: RecordError) -> Step:
@@ -138,12 +176,13 @@ class Worker:
         return Step(entry=Entry(row=row.row, totals=Totals(), outcome=failure, holds_slot=False))
 
     def _step(self, row: OpenRow, request: Request, attempt: Attempt) -> Step:
-        came_to, totals = attempt.came_to, _totals(row.tries, attempt.came_to)
+        came_to, owed = attempt.came_to, self._settle(row, attempt)
+        totals = _totals(row.tries, came_to, owed)
         if isinstance(came_to, Reply):
-            return self._answered(row, request, attempt, came_to)
+            return self._answered(row, request, attempt, came_to, totals)
         wait_s, then = self._way_on(row, attempt, came_to)
         if wait_s is None and then is Then.FAIL_ROW and came_to.instead is not None:
-            return self._answered(row, request, attempt, came_to.instead)
+            return self._answered(row, request, attempt, came_to.instead, totals)
         if wait_s is not None or then is Then.STOP_RUN:
             entry = Entry(row=request.row, totals=totals, tries=row.tries)
             stop = came_to.message if wait_s is None else None
@@ -162,11 +201,18 @@ class Worker:
         )
         return Step(entry=Entry(row=request.row, totals=totals, outcome=failure), weather=attempt.weather)
 
-    def _answered(self, row: OpenRow, request: Request, attempt: Attempt, reply: Reply) -> Step:
+    def _settle(self, row: OpenRow, attempt: Attempt) -> Owed:
+        """End what was reserved for an attempt; return what is owed for it although nobody knows its cost."""
+        owed, came_to = _is_owed(attempt), attempt.came_to
+        reserved, row.reserved = row.reserved, None
+        if reserved is None or self._spending is None:
+            return owed_of(None) if owed else Owed()
+        return self._spending.settle(reserved, came_to.cost, owed=owed, answered=isinstance(came_to, Reply))
+
+    def _answered(self, row: OpenRow, request: Request, attempt: Attempt, reply: Reply, totals: Totals) -> Step:
         account = self._account(row, request, attempt, reply.flags)
         outcome = Completion(row=request.row, reply=reply, account=account)
         self._lane.breaker.answered()
-        totals = _totals(row.tries, attempt.came_to)
         entry = Entry(row=request.row, totals=totals, outcome=outcome, first_token_ms=attempt.first_token_ms)
         return Step(entry=entry, weather=attempt.weather)
 
@@ -236,7 +282,17 @@ def _counted(tries: Tries, attempt: Attempt, began_us: int) -> Tries:
     )
 
 
-def _totals(tries: Tries, came_to: Reply | Trouble) -> Totals:
+def _is_owed(attempt: Attempt) -> bool:
+    """Say whether an attempt may have been billed for an amount nobody told: it was cut, or answered without usage."""
+    came_to, status = attempt.came_to, attempt.http_status
+    if came_to.cost is not None:
+        return False
+    if isinstance(came_to, Trouble):
+        return came_to.maybe_billed
+    return status is not None and 200 <= status < 300  # noqa: PLR2004 - a refused prompt is settled by a 4xx
+
+
+def _totals(tries: Tries, came_to: Reply | Trouble, owed: Owed) -> Totals:
     """Return what one attempt adds to the run's totals."""
     usage: Usage = came_to.usage
     trouble = came_to if isinstance(came_to, Trouble) else None
@@ -248,4 +304,6 @@ def _totals(tries: Tries, came_to: Reply | Trouble) -> Totals:
         prompt_tokens=usage.prompt_tokens or 0,
         completion_tokens=usage.completion_tokens or 0,
         cost_nanousd=came_to.cost.nanousd if came_to.cost else 0,
+        held_nanousd=owed.held_nanousd,
+        uncosted=owed.uncosted,
     )

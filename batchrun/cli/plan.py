@@ -12,6 +12,7 @@ import msgspec
 from batchrun.cli.wording import duration
 from batchrun.engine.access import access_of
 from batchrun.errors import JobError, RecordError
+from batchrun.execution.affording import CostRange, cost_range
 from batchrun.execution.deadline import local_text
 from batchrun.execution.examine import Examined, examine
 from batchrun.job.deadline import deadline_at
@@ -25,7 +26,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """What a run would do: rows, files, what is still missing for it, and its first requests as they would be sent.
 
     Where no `price` is known, `unpriced` says why. `deadline` is that of a run started now, `rows_by_deadline` how many
-    rows the limits of pace let it send until then, None where one of the two is not set.
+    rows the limits of pace let it send until then, None where one of the two is not set. `budget` says what
+    limits.max_cost_usd means for it.
     """
 
     job: str
@@ -41,6 +43,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     rows_by_deadline: int | None
     price: ShownPrice | None
     unpriced: str | None
+    cost: CostRange | None
+    budget: str | None
     missing: str | None
     requests: Sequence[ShownRequest]
 
@@ -78,6 +82,7 @@ def plan_job_file(
     rows = examined.survey.rows if limit is None else min(limit, examined.survey.rows)
     shortest_s = _shortest_time_s(job, rows)
     deadline, deadline_s = _deadline(job)
+    cost = cost_range(examined, rows)
     plan = Plan(
         job=job.name,
         input=job.input.path,
@@ -95,6 +100,8 @@ def plan_job_file(
         rows_by_deadline=_rows_by(deadline_s, rows, shortest_s),
         price=_price(examined),
         unpriced=examined.quote.unknown,
+        cost=cost,
+        budget=_budget(job.limits.max_cost_usd, cost),
         missing=_missing(job),
         requests=list(_requests(examined, min(rows, shown))),
     )
@@ -127,6 +134,21 @@ def _price(examined: Examined) -> ShownPrice | None:
         cached_input=None if rates.cached_input is None else _rate(rates.cached_input),
         cache_write=None if rates.cache_write is None else _rate(rates.cache_write),
     )
+
+
+def _budget(limit_usd: float | None, cost: CostRange | None) -> str | None:
+    """Say whether a budget will do, as far as can be told before the first reply."""
+    if limit_usd is None:
+        return None
+    if cost is None:
+        will = "is kept by the costs that the server reports: no price is known"
+    elif cost.least_usd > limit_usd:
+        will = "will not cover all rows"
+    elif cost.most_usd is None or cost.unpriced or cost.most_usd > limit_usd:
+        will = "may not cover all rows"
+    else:
+        will = "covers one attempt for each row"
+    return f"max_cost_usd = {limit_usd:.9g} {will}"
 
 
 def _rate(rate: Rate) -> str:
@@ -178,6 +200,10 @@ def _lines(plan: Plan) -> Iterator[str]:
     if plan.deadline_s is not None:
         yield f"  deadline {plan.deadline}, in {duration(plan.deadline_s)}{_by_deadline(plan)}"
     yield f"  price    {_price_line(plan)}"
+    if plan.cost is not None:
+        yield f"  cost     {_cost_line(plan.cost, plan.rows)}"
+    if plan.budget is not None:
+        yield f"  budget   {plan.budget}"
     if plan.missing is not None:
         yield f"  missing  {plan.missing}"
     for request in plan.requests:
@@ -194,6 +220,13 @@ def _by_deadline(plan: Plan) -> str:
     if plan.rows_by_deadline == plan.rows:
         return "; requests_per_minute lets all rows be sent until then"
     return f"; too soon: requests_per_minute lets {plan.rows_by_deadline:,} of {plan.rows:,} rows be sent until then"
+
+
+def _cost_line(cost: CostRange, rows: int) -> str:
+    most = "unbounded without max_tokens" if cost.most_usd is None else f"at most {cost.most_usd:.6f}"
+    by = f", by the first {cost.looked_at:,} rows" if cost.looked_at < rows else ""
+    without = f"; {cost.unpriced:,} rows have no price" if cost.unpriced else ""
+    return f"about {cost.least_usd:.6f} with no output, {most} USD, for one attempt a row{by}{without}"
 
 
 def _price_line(plan: Plan) -> str:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import msgspec
 
-from batchrun.errors import JobError
+from batchrun.budget import most_completion_tokens
+from batchrun.errors import JobError, RecordError
 from batchrun.job.catalogue import Quote, quote_of
 from batchrun.job.places import Places
 from batchrun.job.settings import OPENAI_BATCH, Job
@@ -17,6 +18,8 @@ from batchrun.prompt.prompter import Prompter, Prompting
 from batchrun.reader.source import Needs, Reader
 from batchrun.reader.survey import open_reader, survey_input, would_take
 from batchrun.writer.schema import Layout, refuse_clashes
+
+LOOKED_AT_ROWS = 100
 
 
 class Examined(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,7 +59,44 @@ def examine(job: Job, places: Places, *, known: Survey | None = None) -> Examine
         keep_raw=job.endpoint.keep_raw,
     )
     refuse_clashes(layout)
-    return Examined(job=job, places=places, survey=survey, prompter=prompter, layout=layout, quote=quote)
+    examined = Examined(job=job, places=places, survey=survey, prompter=prompter, layout=layout, quote=quote)
+    _check_budget(examined)
+    return examined
+
+
+def _check_budget(examined: Examined) -> None:
+    """Refuse a price that is asked for and not known, and a budget that can't bound what any of the first rows cost."""
+    job, quote = examined.job, examined.quote
+    if job.limits.require_priced and quote.rates is None:
+        raise JobError(f"limits.require_priced: no price is known before the start: {quote.unknown}; set [price]")
+    if job.limits.max_cost_usd is None or quote.tariff is None or most_completion_tokens(job.request) is not None:
+        return
+    by_row = job.input.format == OPENAI_BATCH or (job.prompt is not None and job.prompt.params is not None)
+    if quote.rates is not None if not by_row else _all_unbounded(examined):
+        rows = f", and neither does any of the first {LOOKED_AT_ROWS} rows" if by_row else ""
+        raise JobError(
+            f"request.max_tokens: it bounds no output{rows}; limits.max_cost_usd needs a whole number of at least 1, "
+            "because what a request can cost is reserved before it is sent"
+        )
+
+
+def _all_unbounded(examined: Examined) -> bool:
+    """Say whether each of the first rows has a price and no bound."""
+    job, tariff = examined.job, examined.quote.tariff
+    looked_at = 0
+    reader = examined.reader(examined.layout)
+    for stretch in reader.stretches([range(min(examined.survey.rows, LOOKED_AT_ROWS))]):
+        for record in stretch.records:
+            try:
+                fields = {**job.request, **(examined.prompter.params(record) or {})}
+            except RecordError:
+                continue
+            looked_at += 1
+            model = fields.get("model")
+            priced = tariff is not None and tariff(None, model if isinstance(model, str) else None) is not None
+            if not priced or most_completion_tokens(fields) is not None:
+                return False
+    return looked_at > 0
 
 
 def _prompter(job: Job, survey: Survey) -> Prompting:

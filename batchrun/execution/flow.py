@@ -173,13 +173,15 @@ class Flow:
                     self._put(self._worker.cut_off(row))
                 raise
             if step.entry is None:
+                if step.stop is not None:
+                    self.drain(Ending(status=step.status, reason=step.stop))
                 continue
             self._put(step.entry)
             self._note_weather(step.weather)
             if self._suspected:
                 self._announce_suspected()
             if step.stop is not None:
-                self.drain(Ending(status=ExitStatus.ENDPOINT, reason=step.stop))
+                self.drain(Ending(status=step.status, reason=step.stop))
             elif step.wait_s is not None:
                 self._backlog.retry_in(row, step.wait_s)
             else:
@@ -290,6 +292,7 @@ class Flow:
         self._endings.append(ending)
         self._backlog.close()
         self._lane.gate.close()
+        self._worker.close()
         self._grace.begin(after_s=after_s)
 
     def _stop_early(self) -> None:
@@ -312,6 +315,7 @@ class Flow:
         self._hurried = True
         self._backlog.close()
         self._lane.gate.close()
+        self._worker.close()
         self._let_go()
 
     def _signalled(self, number: signal.Signals) -> None:

@@ -13,6 +13,7 @@ import msgspec
 from batchrun.client.lane import open_lane
 from batchrun.errors import BatchrunError, ExitStatus, OutputError
 from batchrun.events import Bystander, Summary, Watcher
+from batchrun.execution.affording import begin_sending, end_sending, spending_of
 from batchrun.execution.closing import Counts, standing_summary, summary_of
 from batchrun.execution.ending import Ending
 from batchrun.execution.flow import Flow
@@ -64,7 +65,7 @@ def _carried_out(run: OpenRun, access: Access, watcher: Watcher, drive: Driver, 
     """Drive an open run, put its output in place, write its summary."""
     began, started_at = time.monotonic(), datetime.now(tz=UTC)
     pulse = Pulse(run, clock=time.monotonic)
-    endings, fault = _driven(run, lambda: drive(_send(run, access, watcher, signals, pulse)))
+    endings, fault = _driven(run, watcher, lambda: drive(_send(run, access, watcher, signals, pulse)))
     complete = not fault and _all_sealed(run)
     counts = Counts(
         tallies=run.store.tallies(),
@@ -85,16 +86,21 @@ def _carried_out(run: OpenRun, access: Access, watcher: Watcher, drive: Driver, 
     return summary
 
 
-def _driven(run: OpenRun, drive: Callable[[], Sequence[Ending]]) -> tuple[Sequence[Ending], Exception | None]:
+def _driven(
+    run: OpenRun, watcher: Watcher, drive: Callable[[], Sequence[Ending]]
+) -> tuple[Sequence[Ending], Exception | None]:
     """Drive the open parts; return why that ended early, and the error when it was a fault of batchrun's."""
     if not run.open_parts:
         return [], None
     try:
-        return drive(), None
+        begin_sending(run, watcher)
+        endings = drive()
+        end_sending(run)
     except BatchrunError as error:
         return [Ending(status=error.status, reason=str(error))], None
     except Exception as error:  # noqa: BLE001 - raised again once the summary says so
         return [Ending(status=ExitStatus.FAULT, reason=f"internal error: {type(error).__name__}")], error
+    return endings, None
 
 
 def _all_sealed(run: OpenRun) -> bool:
@@ -158,7 +164,14 @@ async def _send(run: OpenRun, access: Access, watcher: Watcher, signals: SignalW
         ) as lane,
     ):
         prompter, envelope = run.examined.prompter, run.examined.envelope()
-        worker = Worker(prompter=prompter, envelope=envelope, lane=lane, clock=clock, wall_us=_wall_us)
+        worker = Worker(
+            prompter=prompter,
+            envelope=envelope,
+            lane=lane,
+            clock=clock,
+            wall_us=_wall_us,
+            spending=spending_of(run, watcher),
+        )
         return await Flow(run, lane=lane, worker=worker, pulse=pulse, watcher=watcher, signals=signals).go()
 
 

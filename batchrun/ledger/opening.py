@@ -1,4 +1,4 @@
-"""A ledger file into a store: made where there is none, checked where there is one."""
+"""A ledger file into a store: made where there is none, checked and brought up to date where there is one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Generator
 from pathlib import Path
 
 from batchrun.errors import JobError
-from batchrun.ledger.store import APPLICATION_ID, SCHEMA, SCHEMA_VERSION, Store, unwritable
+from batchrun.ledger.store import APPLICATION_ID, FROM_SCHEMA_1, SCHEMA, SCHEMA_VERSION, Store, unwritable
 
 
 def open_store(path: Path) -> Store:
@@ -34,6 +34,8 @@ def open_store(path: Path) -> Store:
         connection.execute("PRAGMA synchronous = FULL")
         if version == 0:
             connection.executescript(f"BEGIN IMMEDIATE; {SCHEMA} COMMIT;")
+        elif version == 1:
+            connection.executescript(f"BEGIN IMMEDIATE; {FROM_SCHEMA_1} COMMIT;")
     except sqlite3.Error as error:
         raise unwritable(path, error) from None
     return Store(path, connection)

@@ -22,7 +22,7 @@ from batchrun.ledger.records import Entry, PartRecord, SettledRow, Tallies
 from batchrun.model.attempt import PASSING_ERRORS, Tries
 from batchrun.model.outcome import Outcome, pack, unpack
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 ASSEMBLED = "assembled"
 """The name under which the digest of the single output file is noted; any new part makes it void."""
 _ADVICE: Mapping[type[sqlite3.Error], str] = {
@@ -40,12 +40,26 @@ CREATE TABLE replacing (part INTEGER PRIMARY KEY, record TEXT NOT NULL);
 CREATE TABLE reopened (
     row INTEGER PRIMARY KEY, status TEXT NOT NULL, error_class TEXT, unpriced INTEGER NOT NULL
 );
-CREATE TABLE totals ({", ".join(f"{name} INTEGER NOT NULL DEFAULT 0" for name in TOTAL_NAMES)});
+CREATE TABLE totals ({", ".join(f"{name} INTEGER NOT NULL DEFAULT 0" for name in (*TOTAL_NAMES, "dearest_nanousd"))});
 INSERT INTO totals DEFAULT VALUES;
 PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {SCHEMA_VERSION};
 """
-_ADD_TOTALS = f"UPDATE totals SET {', '.join(f'{name} = {name} + ?' for name in TOTAL_NAMES)}"  # noqa: S608
+FROM_SCHEMA_1 = f"""
+ALTER TABLE totals ADD COLUMN held_nanousd INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE totals ADD COLUMN uncosted INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE totals ADD COLUMN dearest_nanousd INTEGER NOT NULL DEFAULT 0;
+UPDATE totals SET uncosted = maybe_billed;
+PRAGMA user_version = {SCHEMA_VERSION};
+"""  # noqa: S608 - our own number
+_ADD_TOTALS = (
+    f"UPDATE totals SET {', '.join(f'{name} = {name} + ?' for name in TOTAL_NAMES)}, "  # noqa: S608
+    "dearest_nanousd = max(dearest_nanousd, ?)"
+)
+_FOR_GOOD = frozenset(["held_nanousd", "uncosted"])
+"""Totals that an untouched output keeps when it is begun anew: what was in flight when it was killed may be billed."""
+SENDING = "sending"
+"""The name under which the most attempts that may be in flight are noted while a run sends."""
 
 
 class Store:
@@ -96,11 +110,13 @@ class Store:
     def commit(self, entries: Sequence[Entry]) -> None:
         """Add entries in one transaction, and take back what they revert."""
         totals = Totals()
+        dearest_nanousd = 0
         outcomes: list[tuple[int, str, str | None, bool, bytes]] = []
         tries: list[tuple[int, bytes]] = []
         reverted: list[int] = []
         for entry in entries:
             totals = totals.plus(entry.totals)
+            dearest_nanousd = max(dearest_nanousd, entry.totals.cost_nanousd)
             reverted.extend(entry.reverts)
             if entry.tries is not None:
                 tries.append((entry.row, msgspec.msgpack.encode(entry.tries)))
@@ -110,12 +126,14 @@ class Store:
             self._connection.executemany("INSERT INTO outcome VALUES (?, ?, ?, ?, ?)", outcomes)
             self._connection.executemany("INSERT OR REPLACE INTO tries VALUES (?, ?)", tries)
             self._forget("row", reverted)
-            self._connection.execute(_ADD_TOTALS, msgspec.structs.astuple(totals))
+            self._connection.execute(_ADD_TOTALS, (*msgspec.structs.astuple(totals), dearest_nanousd))
 
     def begin_anew(self) -> None:
         """Forget the attempts of an untouched output."""
         self._connection.execute("DELETE FROM tries")
-        self._connection.execute(f"UPDATE totals SET {', '.join(f'{name} = 0' for name in TOTAL_NAMES)}")  # noqa: S608
+        self._connection.execute(
+            f"UPDATE totals SET {', '.join(f'{name} = 0' for name in TOTAL_NAMES if name not in _FOR_GOOD)}"  # noqa: S608
+        )
 
     def note(self, **values: str) -> None:
         """Set named texts."""
@@ -129,6 +147,21 @@ class Store:
         """Return the running totals."""
         values = next(self._rows(f"SELECT {', '.join(TOTAL_NAMES)} FROM totals"))  # noqa: S608
         return Totals(**dict(zip(TOTAL_NAMES, values, strict=True)))
+
+    def dearest_nanousd(self) -> int:
+        """Return the highest cost of one attempt so far."""
+        return int(next(self._rows("SELECT dearest_nanousd FROM totals"))[0])
+
+    def begin_sending(self, most_in_flight: int) -> int:
+        """Note that a run sends; return how many attempts a run that was killed may have had in flight, now counted."""
+        lost = int(self.noted(SENDING) or 0)
+        self._connection.execute("UPDATE totals SET uncosted = uncosted + ?", (lost,))
+        self.note(**{SENDING: str(most_in_flight)})
+        return lost
+
+    def end_sending(self) -> None:
+        """Note that the run which sends has recorded all that it had in flight."""
+        self._connection.execute("DELETE FROM meta WHERE name = ?", (SENDING,))
 
     def is_untouched(self) -> bool:
         """Say whether nothing was settled or paid here yet, so that nothing would be lost by beginning anew."""

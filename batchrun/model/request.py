@@ -27,15 +27,16 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Messages(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """The chat messages of one request, encoded once for sending and once with sorted keys for the digest."""
+    """The `count` chat messages of one request, encoded once for sending and once with sorted keys for the digest."""
 
     plain: bytes
     canonical: bytes
+    count: int
 
 
 def encode_messages(messages: list[object]) -> Messages:
     """Encode a list of message objects as it stands."""
-    return Messages(plain=_PLAIN.encode(messages), canonical=_SORTED.encode(messages))
+    return Messages(plain=_PLAIN.encode(messages), canonical=_SORTED.encode(messages), count=len(messages))
 
 
 def encode_texts(system: str | None, user: str) -> Messages:
@@ -47,7 +48,8 @@ def encode_texts(system: str | None, user: str) -> Messages:
         text = _PLAIN.encode(system)
         plain = b'{"role":"system","content":' + text + b"}," + plain
         canonical = b'{"content":' + text + b',"role":"system"},' + canonical
-    return Messages(plain=b"[" + plain + b"]", canonical=b"[" + canonical + b"]")
+    count = 1 if system is None else 2
+    return Messages(plain=b"[" + plain + b"]", canonical=b"[" + canonical + b"]", count=count)
 
 
 class Envelope:

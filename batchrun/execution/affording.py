@@ -1,0 +1,102 @@
+"""A run's budget as all earlier runs of the output left it, and what a job may cost before any of it is sent."""
+
+from __future__ import annotations
+
+import msgspec
+
+from batchrun.budget import Budget, Spent, most_tokens
+from batchrun.errors import RecordError
+from batchrun.events import Watcher
+from batchrun.execution.examine import Examined
+from batchrun.execution.resume import OpenRun
+from batchrun.model.attempt import Usage
+from batchrun.pricing import nanousd_from_usd, usd
+from batchrun.spending import Spending
+
+LOOKED_AT_ROWS = 1000
+BYTES_PER_TOKEN = 4
+"""Of English text, about; what a prompt takes at least is guessed by it."""
+
+
+class CostRange(msgspec.Struct, frozen=True, kw_only=True):
+    """What one attempt for each row would cost: about `least_usd` without any output, never more than `most_usd`.
+
+    By the first `looked_at` rows, of which `unpriced` have no price and are left out; `most_usd` is None where a row's
+    output has no bound.
+    """
+
+    least_usd: float
+    most_usd: float | None
+    looked_at: int
+    unpriced: int
+
+
+def spending_of(run: OpenRun, watcher: Watcher) -> Spending | None:
+    """Return what holds a run to its budget, None where the job has none; called inside the running loop."""
+    if (most_usd := run.job.limits.max_cost_usd) is None:
+        return None
+    quote = run.examined.quote
+    if quote.rates is None:
+        watcher.noted("the budget is kept by the costs that the server reports", why=quote.unknown)
+    totals = run.store.totals()
+    spent = Spent(
+        known_nanousd=totals.cost_nanousd,
+        held_nanousd=totals.held_nanousd,
+        uncosted=totals.uncosted,
+        dearest_nanousd=run.store.dearest_nanousd(),
+    )
+    budget = Budget(nanousd_from_usd(most_usd) or 0, spent)
+    return Spending(budget, fields=run.job.request, tariff=quote.tariff, watcher=watcher)
+
+
+def begin_sending(run: OpenRun, watcher: Watcher) -> None:
+    """Note in the ledger how many attempts may be in flight from now on, so that a kill can't make them unseen.
+
+    Those that an earlier run may have had in flight when it was killed count as billed, each as dear as the dearest.
+    """
+    pending = sum(part.pending for part in run.open_parts)
+    with run.store.changing():
+        lost = run.store.begin_sending(min(run.job.limits.concurrency, pending))
+    if lost and run.job.limits.max_cost_usd is not None:
+        watcher.noted("the last run was killed; the budget counts what it may have had in flight", attempts=lost)
+
+
+def end_sending(run: OpenRun) -> None:
+    """Note that all that was in flight is recorded."""
+    with run.store.changing():
+        run.store.end_sending()
+
+
+def cost_range(examined: Examined, rows: int) -> CostRange | None:
+    """Return what the first `rows` rows would cost, judged by some of them; None where none of those has a price."""
+    job, tariff = examined.job, examined.quote.tariff
+    if tariff is None:
+        return None
+    looked_at = unpriced = least = most = 0
+    bounded = True
+    for stretch in examined.reader(examined.layout).stretches([range(min(rows, LOOKED_AT_ROWS))]):
+        for record in stretch.records:
+            looked_at += 1
+            try:
+                messages = examined.prompter.messages(record)
+                fields = {**job.request, **(examined.prompter.params(record) or {})}
+            except RecordError:  # it costs nothing
+                continue
+            model = fields.get("model")
+            if (rates := tariff(None, model if isinstance(model, str) else None)) is None:
+                unpriced += 1
+                continue
+            tokens = most_tokens(fields, messages)
+            usage = Usage(prompt_tokens=len(messages.plain) // BYTES_PER_TOKEN, completion_tokens=0)
+            least += rates.nanousd(usage) or 0
+            bounded = bounded and tokens.completion is not None
+            most += rates.most_nanousd(tokens.prompt, tokens.completion or 0)
+    if looked_at == unpriced:
+        return None
+    share = rows / looked_at
+    return CostRange(
+        least_usd=usd(round(least * share)),
+        most_usd=usd(round(most * share)) if bounded else None,
+        looked_at=looked_at,
+        unpriced=unpriced,
+    )

@@ -1,0 +1,178 @@
+"""Rows that wait until the budget covers their next attempt, first come, first served, before they go to the gate.
+
+An attempt that is out ends within its own bounds, so whoever waits for what it gives back waits within them too; when
+none is out and the rest does not cover the head of the queue, the budget is used up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from batchrun.budget import Budget, MostTokens, Reservation, most_tokens
+from batchrun.errors import RecordError
+from batchrun.events import Watcher
+from batchrun.model.attempt import Cost
+from batchrun.model.request import Messages
+from batchrun.pricing import Tariff, usd
+
+
+class Owed(NamedTuple):
+    """What an attempt of unknown cost keeps of the budget: its upper bound, or one attempt at the dearest so far."""
+
+    held_nanousd: int = 0
+    uncosted: int = 0
+
+
+class _Waiter(NamedTuple):
+    bound_nanousd: int | None
+    granted: asyncio.Future[Reservation | None]
+
+
+class Spending:
+    """Holds one run to its budget; must be made inside the running loop."""
+
+    def __init__(
+        self, budget: Budget, *, fields: Mapping[str, object], tariff: Tariff | None, watcher: Watcher
+    ) -> None:
+        """Hold requests with the body `fields` to `budget`, by the prices of `tariff` where it knows one."""
+        self._loop = asyncio.get_running_loop()
+        self._budget = budget
+        self._fields = fields
+        self._tariff = tariff
+        self._watcher = watcher
+        self._waiters: deque[_Waiter] = deque()
+        self._closed = False
+        self._used_up: str | None = None
+        self._told: set[str] = set()
+
+    @property
+    def waiting(self) -> int:
+        """Rows that wait for the budget."""
+        return len(self._waiters)
+
+    def most(self, messages: Messages, params: Mapping[str, object] | None) -> MostTokens:
+        """Return the most that a row's request takes."""
+        return most_tokens({**self._fields, **(params or {})}, messages)
+
+    async def reserve(self, most: MostTokens, model: str | None) -> Reservation | None:
+        """Wait until the budget covers one attempt of a request; None when nothing is to be sent any more.
+
+        `model` is the one that the request asks for, None for the job's. Raises RecordError where a price is known
+        and the request bounds no output: it could cost any amount.
+        """
+        bound_nanousd = self._bound(most, model)
+        if self._closed:
+            return None
+        if not self._waiters and self._budget.covers(bound_nanousd):
+            return self._budget.reserve(bound_nanousd)
+        waiter = _Waiter(bound_nanousd, self._loop.create_future())
+        self._waiters.append(waiter)
+        self._serve()
+        try:
+            return await waiter.granted
+        except asyncio.CancelledError:
+            self._leave(waiter)
+            raise
+
+    def settle(self, reservation: Reservation, cost: Cost | None, *, owed: bool, answered: bool) -> Owed:
+        """End the reservation of an attempt by what it came to; return what it keeps although its cost is not known.
+
+        `owed` says that it may have been billed, `answered` that it brought a reply.
+        """
+        kept = Owed()
+        if cost is not None:
+            self._budget.pay(reservation, cost.nanousd)
+            self._tell_if_dearer(reservation, cost)
+        elif owed:
+            self._budget.keep(reservation)
+            kept = owed_of(reservation)
+            if answered:
+                counted = usd(self._budget.cost_of(reservation.bound_nanousd))
+                self._tell("a reply's cost is not known; the budget counts what it may have been", usd=counted)
+        else:
+            self._budget.give_back(reservation)
+        self._serve()
+        return kept
+
+    def give_back(self, reservation: Reservation) -> None:
+        """End the reservation of an attempt that was not made."""
+        self._budget.give_back(reservation)
+        self._serve()
+
+    def close(self) -> None:
+        """Let nothing be reserved any more; whoever waits is sent away."""
+        self._closed = True
+        while self._waiters:
+            self._grant(self._waiters.popleft(), None)
+
+    def take_ending(self) -> str | None:
+        """Return why the budget ends the run, once; None where it does not, or after that."""
+        reason, self._used_up = self._used_up, None
+        return reason
+
+    def _bound(self, most: MostTokens, model: str | None) -> int | None:
+        asked = model or self._fields.get("model")
+        rates = None if self._tariff is None else self._tariff(None, asked if isinstance(asked, str) else None)
+        if rates is None:
+            return None
+        if most.completion is None:
+            raise RecordError(
+                "no max_tokens that bounds this row: under limits.max_cost_usd no request may cost just any amount"
+            )
+        return rates.most_nanousd(most.prompt, most.completion)
+
+    def _serve(self) -> None:
+        """Let in from the head of the queue whom the budget covers; end it when nothing can come back any more."""
+        while self._waiters and self._budget.covers(self._waiters[0].bound_nanousd):
+            waiter = self._waiters.popleft()
+            self._grant(waiter, self._budget.reserve(waiter.bound_nanousd))
+        if self._waiters and not self._budget.out and not self._closed:
+            self._used_up = self._reason(self._waiters[0].bound_nanousd)
+            self.close()
+
+    def _grant(self, waiter: _Waiter, reservation: Reservation | None) -> None:
+        if not waiter.granted.done():
+            waiter.granted.set_result(reservation)
+        elif reservation is not None:  # cancelled, and not yet told so
+            self._budget.give_back(reservation)
+
+    def _leave(self, waiter: _Waiter) -> None:
+        """Take back what a cancelled row was given, or its place in the queue."""
+        if waiter in self._waiters:
+            self._waiters.remove(waiter)
+        elif not waiter.granted.cancelled() and (reservation := waiter.granted.result()) is not None:
+            self._budget.give_back(reservation)
+        self._serve()
+
+    def _reason(self, bound_nanousd: int | None) -> str:
+        spent = self._budget.spent
+        unsure = spent.nanousd - spent.known_nanousd
+        known = f"{usd(spent.nanousd):.9g} USD are spent"
+        if unsure:
+            known += f", {usd(unsure):.9g} of them for attempts whose cost is not known"
+        next_usd = usd(self._budget.cost_of(bound_nanousd))
+        return (
+            f"max_cost_usd = {usd(self._budget.limit_nanousd):.9g} does not cover the next attempt: {known}, "
+            f"and it may cost {next_usd:.9g}; raise it to go on"
+        )
+
+    def _tell_if_dearer(self, reservation: Reservation, cost: Cost) -> None:
+        bound = reservation.bound_nanousd
+        if bound is not None and cost.nanousd > bound:
+            self._tell("an attempt cost more than its upper bound", usd=usd(cost.nanousd), bound_usd=usd(bound))
+
+    def _tell(self, event: str, **facts: float) -> None:
+        """Tell an event once."""
+        if event not in self._told:
+            self._told.add(event)
+            self._watcher.noted(event, **facts)
+
+
+def owed_of(reservation: Reservation | None) -> Owed:
+    """Return what an attempt that may have been billed keeps; without a budget it is only counted."""
+    if reservation is None or reservation.bound_nanousd is None:
+        return Owed(uncosted=1)
+    return Owed(held_nanousd=reservation.bound_nanousd)
