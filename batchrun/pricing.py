@@ -142,5 +142,11 @@ def usd(nanousd: int) -> float:
     return nanousd / 1_000_000_000
 
 
+def usd_text(nanousd: int) -> str:
+    """Return nano-USD as USD for a message, exact and without an exponent."""
+    whole, rest = divmod(nanousd, 10**9)
+    return f"{whole}.{rest:09d}".rstrip("0").rstrip(".")
+
+
 def _whole(nanousd: Decimal) -> int:
     return int(nanousd.to_integral_value(rounding=ROUND_HALF_EVEN))

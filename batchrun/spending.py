@@ -16,7 +16,7 @@ from batchrun.errors import RecordError
 from batchrun.events import Watcher
 from batchrun.model.attempt import Cost
 from batchrun.model.request import Messages
-from batchrun.pricing import Tariff, usd
+from batchrun.pricing import Tariff, usd, usd_text
 
 
 class Owed(NamedTuple):
@@ -150,13 +150,13 @@ class Spending:
     def _reason(self, bound_nanousd: int | None) -> str:
         spent = self._budget.spent
         unsure = spent.nanousd - spent.known_nanousd
-        known = f"{usd(spent.nanousd):.9g} USD are spent"
+        known = f"{usd_text(spent.nanousd)} USD are spent"
         if unsure:
-            known += f", {usd(unsure):.9g} of them for attempts whose cost is not known"
-        next_usd = usd(self._budget.cost_of(bound_nanousd))
+            known += f", {usd_text(unsure)} of them for attempts whose cost is not known"
+        more = usd_text(self._budget.cost_of(bound_nanousd))
         return (
-            f"max_cost_usd = {usd(self._budget.limit_nanousd):.9g} does not cover the next attempt: {known}, "
-            f"and it may cost {next_usd:.9g}; raise it to go on"
+            f"max_cost_usd = {usd_text(self._budget.limit_nanousd)} does not cover the next attempt: {known}, "
+            f"and it may cost {more}; raise it to go on"
         )
 
     def _tell_if_dearer(self, reservation: Reservation, cost: Cost) -> None:

@@ -19,7 +19,7 @@ from batchrun.job.deadline import deadline_at
 from batchrun.job.load import load_job
 from batchrun.job.places import places_of
 from batchrun.job.settings import Job
-from batchrun.pricing import Rate
+from batchrun.pricing import Rate, nanousd_from_usd, usd_text
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -148,7 +148,7 @@ def _budget(limit_usd: float | None, cost: CostRange | None) -> str | None:
         will = "may not cover all rows"
     else:
         will = "covers one attempt for each row"
-    return f"max_cost_usd = {limit_usd:.9g} {will}"
+    return f"max_cost_usd = {usd_text(nanousd_from_usd(limit_usd) or 0)} {will}"
 
 
 def _rate(rate: Rate) -> str:

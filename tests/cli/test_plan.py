@@ -70,6 +70,44 @@ def test_r11_no_price_is_known(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert line == f"none known: the job gives no [price]; {HINT}"
 
 
+@pytest.mark.parametrize(
+    ("budget_usd", "will"),
+    [
+        (0.000011, "max_cost_usd = 0.000011 covers one attempt for each row"),
+        (0.000005, "max_cost_usd = 0.000005 may not cover all rows"),
+        (0.0000005, "max_cost_usd = 0.0000005 will not cover all rows"),
+    ],
+)
+def test_r13_the_cost_and_whether_the_budget_covers_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], budget_usd: float, will: str
+) -> None:
+    """Two rows of a message of 35 bytes: 8 tokens in by guess and none out, to 51 in and 8 out."""
+    write_rows(tmp_path, prompts(2))
+    tables = {"price": {"input": 0.06, "output": 0.25}, "request": {"max_tokens": 4, "n": 2}}
+    path = str(job_file(tmp_path, limits={"max_cost_usd": budget_usd}, **tables))
+    plan_job_file(path, (), None, limit=None, shown=0, as_json=False)
+    lines = capsys.readouterr().out.splitlines()
+    assert "  cost     about 0.000001 with no output, at most 0.000010 USD, for one attempt a row" in lines
+    assert f"  budget   {will}" in lines
+    plan_job_file(path, (), None, limit=None, shown=0, as_json=True)
+    cost = json.loads(capsys.readouterr().out)["cost"]
+    assert cost == {
+        "least_usd": 2 * 480 / 1e9,
+        "most_usd": 2 * (51 * 60 + 8 * 250) / 1e9,
+        "looked_at": 2,
+        "unpriced": 0,
+    }
+
+
+def test_r13_without_a_price_a_plan_says_what_keeps_the_budget(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_rows(tmp_path, prompts(1))
+    path = str(job_file(tmp_path, limits={"max_cost_usd": 1.0}))
+    plan_job_file(path, (), None, limit=None, shown=0, as_json=False)
+    assert "max_cost_usd = 1 is kept by the costs that the server reports: no price is known" in capsys.readouterr().out
+
+
 def test_without_the_extra_a_plan_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "genai_prices", None)
     write_rows(tmp_path, prompts(1))
