@@ -11,7 +11,7 @@ from batchrun.client.arriving import ExchangeError
 from batchrun.client.breaker import Breaker
 from batchrun.client.estimate import Estimate
 from batchrun.client.interpret import Ask, Interpreter
-from batchrun.client.limiter import Gate
+from batchrun.client.limiter import Gate, Quotas
 from batchrun.client.outage import OUTAGE_ERRORS, Outage, Weather
 from batchrun.client.pace import pace_gap_s
 from batchrun.client.provider import most_in_flight
@@ -182,11 +182,12 @@ async def open_lane(  # noqa: PLR0913 - what a run knows of its endpoint
     tariff: Tariff | None = None,
     watcher: Watcher | None = None,
     learned_slots: int | None = None,
+    quotas: Quotas | None = None,
 ) -> AsyncGenerator[Lane, None]:
     """Open the lane of a job for one run; `key` goes into the job's auth header and nowhere else.
 
     `tariff` prices what the server does not. A provider that tells how much it lets in flight is asked first.
-    `learned_slots` is where an earlier run left off.
+    `learned_slots` is where an earlier run left off, `quotas` are the limits a day with what is left of them.
     """
     endpoint, limits = job.endpoint, job.limits
     source = endpoint.api_key_env or endpoint.api_key_file
@@ -210,6 +211,7 @@ async def open_lane(  # noqa: PLR0913 - what a run knows of its endpoint
                 slots=slots,
                 requests_per_minute=limits.requests_per_minute,
                 tokens_per_minute=limits.tokens_per_minute,
+                quotas=quotas,
                 adaptive=Slots(most=slots, adaptive=limits.adaptive, learned=learned_slots, clock=clock),
             ),
             transport=transport,

@@ -13,18 +13,26 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from batchrun.client.pacing import Pacing
-from batchrun.client.rate import Rate
+from batchrun.client.rate import Limit, Quota, Rate
 from batchrun.client.slots import Slots
 from batchrun.events import Bound, LaneState
 
-BOUNDS: tuple[Bound, ...] = ("slots", "requests", "tokens", "pause")
+BOUNDS: tuple[Bound, ...] = ("slots", "requests", "tokens", "daily requests", "daily tokens", "pause")
+_TOKENS: frozenset[Bound] = frozenset(["tokens", "daily tokens"])
+
+
+class Quotas(NamedTuple):
+    """The limits a day, None where there is none."""
+
+    requests: Quota | None = None
+    tokens: Quota | None = None
 
 
 class _Need(NamedTuple):
-    """An amount of one rate that an attempt takes."""
+    """An amount of one limit that an attempt takes."""
 
     bound: Bound
-    rate: Rate
+    limit: Limit
     amount: float
 
 
@@ -40,6 +48,7 @@ class Gate:
         slots: int,
         requests_per_minute: float | None,
         tokens_per_minute: float | None = None,
+        quotas: Quotas | None = None,
         adaptive: Slots | None = None,
     ) -> None:
         """Start with all slots free and full buckets; `adaptive` slots move below `slots`."""
@@ -48,8 +57,13 @@ class Gate:
         self._ceiling = self._most = self._fitting = slots
         self._lifting: asyncio.TimerHandle | None = None
         self._in_flight = 0
-        self._requests = None if requests_per_minute is None else Rate(requests_per_minute)
-        self._tokens = None if tokens_per_minute is None else Rate(tokens_per_minute)
+        limits: tuple[tuple[Bound, Limit | None], ...] = (
+            ("tokens", None if tokens_per_minute is None else Rate(tokens_per_minute)),
+            ("requests", None if requests_per_minute is None else Rate(requests_per_minute)),
+            ("daily tokens", quotas.tokens if quotas else None),
+            ("daily requests", quotas.requests if quotas else None),
+        )
+        self._limits: list[tuple[Bound, Limit]] = [(bound, limit) for bound, limit in limits if limit is not None]
         self._pacing = Pacing()
         self._turn = asyncio.Lock()
         self._queued = 0
@@ -80,10 +94,10 @@ class Gate:
 
     def state(self) -> LaneState:
         """Return how far the limits are used."""
-        rates: tuple[tuple[Bound, Rate | None], ...] = (("requests", self._requests), ("tokens", self._tokens))
         now = self._loop.time()
         used: dict[Bound, float] = {"slots": round(self._in_flight / self.slots, 4)}
-        used.update((bound, round(rate.used(now), 4)) for bound, rate in rates if rate is not None)
+        for bound, limit in self._limits:
+            used[bound] = round(limit.used(now), 4)
         return LaneState(
             slots=self.slots,
             in_flight=self._in_flight,
@@ -100,8 +114,7 @@ class Gate:
         """Wait for a turn, then take a slot and `tokens` of the minute; False when the gate was closed instead."""
         if (
             not self._queued
-            and self._requests is None
-            and self._tokens is None
+            and not self._limits
             and not self._closed
             and self._in_flight < self.slots
             and not self._pacing.wait_s(self._loop.time())
@@ -132,18 +145,14 @@ class Gate:
             elif (full := _fullest(needed, now)) is not None:
                 await self._change(full[1], at_most_s=full[0])
             else:
-                for _, rate, amount in needed:
-                    rate.let_in(amount, now)
+                for _, limit, amount in needed:
+                    limit.let_in(amount, now)
                 self._take()
                 return True
         return False
 
     def _needed(self, tokens: float) -> tuple[_Need, ...]:
-        both: tuple[tuple[Bound, Rate | None, float], ...] = (
-            ("tokens", self._tokens, tokens),
-            ("requests", self._requests, 1.0),
-        )
-        return tuple(_Need(bound, rate, amount) for bound, rate, amount in both if rate is not None)
+        return tuple([_Need(bound, limit, tokens if bound in _TOKENS else 1.0) for bound, limit in self._limits])
 
     def _take(self) -> None:
         self._in_flight += 1
@@ -174,7 +183,7 @@ class Gate:
             async with asyncio.timeout(None) as self._acquiring:
                 for need in needed:
                     began = self._loop.time()
-                    await need.rate.pay(need.amount)
+                    await need.limit.pay(need.amount)
                     done.append(need)
                     self._waited_s[need.bound] += self._loop.time() - began
         except BaseException as error:
@@ -188,8 +197,9 @@ class Gate:
 
     def correct(self, tokens: float, sent_at: float) -> None:
         """Take note that an attempt sent at `sent_at` used `tokens` more than it took, or less where negative."""
-        if self._tokens is not None:
-            self._tokens.correct(tokens, sent_at)
+        for bound, limit in self._limits:
+            if bound in _TOKENS:
+                limit.correct(tokens, sent_at)
 
     def leave(self) -> None:
         """Give a slot back."""
@@ -244,12 +254,12 @@ class Gate:
 
 
 def _give_back(needed: Iterable[_Need]) -> None:
-    for _, rate, amount in needed:
-        rate.give_back(amount)
+    for _, limit, amount in needed:
+        limit.give_back(amount)
 
 
 def _fullest(needed: Iterable[_Need], now: float) -> tuple[float, Bound] | None:
-    """Return how long until the last minute has room for all that is needed, and for lack of what; None when it has."""
-    waits: list[tuple[float, Bound]] = [(rate.wait_s(amount, now), bound) for bound, rate, amount in needed]
+    """Return how long until there is room for all that is needed, and for lack of what; None when there is."""
+    waits: list[tuple[float, Bound]] = [(limit.wait_s(amount, now), bound) for bound, limit, amount in needed]
     longest = max(waits, default=(0.0, "slots"))
     return longest if longest[0] > 0 else None

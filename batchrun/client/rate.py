@@ -1,4 +1,4 @@
-"""One limit a minute, or a day, as a rate that no window exceeds: aiolimiter's bucket, what it lacks around it.
+"""One limit, a minute's or a day's, as a rate that no window exceeds: aiolimiter's bucket, what it lacks around it.
 
 aiolimiter holds the rate. What it can't do is done here: amounts larger than its bucket, credit and debt when a reply
 says what an estimate was worth, and the sum over the last minute, which stays under the limit whatever was owed. Only
@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Iterable
+from typing import Protocol
 
 from aiolimiter import AsyncLimiter
 
@@ -17,6 +19,7 @@ BURST_SHARE = 0.01
 TICK_S = 0.002
 """Timers tick in milliseconds: less than two of them at once makes the head of the queue spin."""
 GRAINS = 1200
+DAY_S = 86_400.0
 
 
 def burst_and_period_s(per_minute: float) -> tuple[float, float]:
@@ -62,7 +65,7 @@ class Window:
 
     def add(self, amount: float, at: float) -> None:
         """Take note of what was let in at `at`, or of its correction; what has left the window counts no more."""
-        grain = int(at / self._grain_s)
+        grain = math.floor(at / self._grain_s)
         self._sum += amount
         if not self._grains or self._grains[-1][0] < grain:
             self._grains.append((grain, amount))
@@ -80,6 +83,66 @@ class Window:
             self._sum -= self._grains.popleft()[1]
         if not self._grains:
             self._sum = 0.0
+
+
+class Limit(Protocol):
+    """What an attempt takes an amount of: paid for first, then let in, corrected by its reply."""
+
+    async def pay(self, amount: float) -> None:
+        """Wait until `amount` is paid for; cancelled, nothing is owed for it."""
+        ...
+
+    def give_back(self, amount: float) -> None:
+        """Take note that what was paid for is not sent now."""
+        ...
+
+    def wait_s(self, amount: float, now: float) -> float:
+        """Return how long until there is room for `amount`, 0 when there is."""
+        ...
+
+    def let_in(self, amount: float, now: float) -> None:
+        """Take note that `amount`, which was paid, is sent now."""
+        ...
+
+    def correct(self, by: float, sent_at: float) -> None:
+        """Take note that what was sent at `sent_at` was worth `by` more, or less where negative."""
+        ...
+
+    def used(self, now: float) -> float:
+        """Return the share of the limit that is used."""
+        ...
+
+
+class Quota:
+    """A limit a day: as fast as other limits let until it is used up, then as the day before falls out of it."""
+
+    def __init__(self, a_day: float, earlier: Iterable[tuple[float, float]] = ()) -> None:
+        """Start with what was sent `earlier`: amounts, and the times of this process's clock they count for."""
+        self._window = Window(limit=a_day, window_s=DAY_S)
+        for amount, at in earlier:
+            self._window.add(amount, at)
+
+    async def pay(self, amount: float) -> None:
+        """Do nothing: a quota is paced by nothing but its window."""
+
+    def give_back(self, amount: float) -> None:
+        """Do nothing: nothing was paid."""
+
+    def wait_s(self, amount: float, now: float) -> float:
+        """Return how long until the last day has room for `amount`."""
+        return self._window.wait_s(amount, now)
+
+    def let_in(self, amount: float, now: float) -> None:
+        """Take note that `amount` is sent now."""
+        self._window.add(amount, now)
+
+    def correct(self, by: float, sent_at: float) -> None:
+        """Take note that what was sent at `sent_at` was worth `by` more, or less where negative."""
+        self._window.add(by, sent_at)
+
+    def used(self, now: float) -> float:
+        """Return the share of the limit that the last day holds."""
+        return self._window.used(now)
 
 
 class Rate:

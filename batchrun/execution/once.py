@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
@@ -160,7 +161,8 @@ async def _send(run: OpenRun, access: Access, watcher: Watcher, signals: SignalW
             clock=clock,
             tariff=quote.tariff,
             watcher=watcher,
-            learned_slots=run.learned_slots,
+            learned_slots=run.before.slots,
+            quotas=run.before.quotas(run.job.limits, clock=asyncio.get_running_loop().time),
         ) as lane,
     ):
         prompter, envelope = run.examined.prompter, run.examined.envelope()

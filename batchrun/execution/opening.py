@@ -13,6 +13,7 @@ import msgspec
 
 from batchrun.errors import JobError, OutputError
 from batchrun.events import Watcher
+from batchrun.execution.before import before_of, earlier_places
 from batchrun.execution.descriptors import ensure_descriptors
 from batchrun.execution.examine import Examined, examine
 from batchrun.execution.identity import difference, identity_of
@@ -65,27 +66,8 @@ def open_run(job: Job, options: RunOptions, watcher: Watcher) -> Generator[OpenR
         _begin_or_refuse(store, examined, options)
         layout = _layout(store, examined.layout, watcher)
         run = take_up(examined, options, store, layout, rows, watcher)
-        yield msgspec.structs.replace(run, learned_slots=_learned_slots(store, examined, options, standing))
-
-
-def _learned_slots(store: Store, examined: Examined, options: RunOptions, standing: Places) -> int | None:
-    """Return what the slots came to last time: here, before a fresh start, or in the output of the day before."""
-    if (noted := store.noted("slots")) is not None:
-        return int(noted)
-    before = standing if options.fresh else _places_of_earlier(examined.job, options.earlier_output)
-    if before is None or not before.ledger.exists():
-        return None
-    with contextlib.suppress(OutputError), reading(before.ledger) as earlier:  # it would only have helped
-        noted = earlier.noted("slots")
-    return None if noted is None else int(noted)
-
-
-def _places_of_earlier(job: Job, earlier_output: str | None) -> Places | None:
-    """Return the paths of the output that the run of the day before would have written to."""
-    if earlier_output is None:
-        return None
-    output = msgspec.structs.replace(job.output, path=earlier_output)
-    return places_of(msgspec.structs.replace(job, output=output))
+        other = standing if options.fresh else earlier_places(job, options)
+        yield msgspec.structs.replace(run, before=before_of(store, other))
 
 
 def _is_there(folder: Path) -> bool:
@@ -143,7 +125,7 @@ def _refuse_beginning(examined: Examined, options: RunOptions, standing: Places)
     """Raise JobError where a new output would lie on top of what is there, or begin anew what is nearly done."""
     if not standing.ledger.exists():
         _refuse_foreign_files(standing)
-    earlier = _places_of_earlier(examined.job, options.earlier_output)
+    earlier = earlier_places(examined.job, options)
     if earlier is not None and not options.fresh:
         _refuse_unfinished(examined, earlier)
 

@@ -9,6 +9,7 @@ import msgspec
 
 from batchrun.errors import JobError
 from batchrun.events import Watcher
+from batchrun.execution.before import Before
 from batchrun.execution.examine import Examined
 from batchrun.execution.parts import OpenPart
 from batchrun.job.options import RunOptions
@@ -39,7 +40,7 @@ class OpenRun(msgspec.Struct, frozen=True, kw_only=True):
     rows: int
     parts: int
     open_parts: tuple[OpenPart, ...]
-    learned_slots: int | None = None
+    before: Before = Before()
     ends_at: datetime | None = None
 
     @property

@@ -60,7 +60,9 @@ class LimitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     concurrency: Annotated[Count, Meta(le=100_000, description="the most attempts in flight")] = 200
     adaptive: Annotated[bool, Meta(description="find by trying how many attempts the server bears")] = True
     requests_per_minute: Positive | None = None
+    requests_per_day: Positive | None = None
     tokens_per_minute: Annotated[Positive, Meta(description="input and output together")] | None = None
+    tokens_per_day: Positive | None = None
     max_attempts: Annotated[Count, Meta(description="for one row, 429s not counted")] = 5
     max_ambiguous_attempts: Annotated[
         int, Meta(ge=0, description="further tries after an attempt that was sent and then cut")

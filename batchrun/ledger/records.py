@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import msgspec
 
@@ -25,6 +26,14 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     holds_slot: bool = True
     reverts: tuple[int, ...] = ()
     first_token_ms: float | None = None
+
+
+class Spent(NamedTuple):
+    """What the attempts that were recorded in one minute, counted from 1970, used of the limits a day."""
+
+    minute: int
+    requests: int
+    tokens: int
 
 
 class Tallies(msgspec.Struct, frozen=True, kw_only=True):

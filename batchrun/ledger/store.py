@@ -3,12 +3,14 @@
 outcome    rows of parts that are not written yet     part       written parts and the digests of their files
 tries      what pending rows have cost so far         replacing  parts whose file is just being put in place
 totals     sums over all attempts                     reopened   rows of written parts that are sent again
+spent      what each minute of the last day used
 """
 
 from __future__ import annotations
 
 import contextlib
 import sqlite3
+import time
 from collections import Counter
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,7 +20,7 @@ import msgspec
 
 from batchrun.errors import OutputError
 from batchrun.events import TOTAL_NAMES, Totals
-from batchrun.ledger.records import Entry, PartRecord, SettledRow, Tallies
+from batchrun.ledger.records import Entry, PartRecord, SettledRow, Spent, Tallies
 from batchrun.model.attempt import PASSING_ERRORS, Tries
 from batchrun.model.outcome import Outcome, pack, unpack
 
@@ -29,6 +31,7 @@ _ADVICE: Mapping[type[sqlite3.Error], str] = {
     sqlite3.DatabaseError: "; it is damaged: put a good copy in its place, or start over with --fresh"
 }
 APPLICATION_ID = 0x62726C67  # "brlg"
+SPENT = "CREATE TABLE spent (minute INTEGER PRIMARY KEY, requests INTEGER NOT NULL, tokens INTEGER NOT NULL);"
 SCHEMA = f"""
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE outcome (
@@ -40,12 +43,14 @@ CREATE TABLE replacing (part INTEGER PRIMARY KEY, record TEXT NOT NULL);
 CREATE TABLE reopened (
     row INTEGER PRIMARY KEY, status TEXT NOT NULL, error_class TEXT, unpriced INTEGER NOT NULL
 );
+{SPENT}
 CREATE TABLE totals ({", ".join(f"{name} INTEGER NOT NULL DEFAULT 0" for name in (*TOTAL_NAMES, "dearest_nanousd"))});
 INSERT INTO totals DEFAULT VALUES;
 PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {SCHEMA_VERSION};
 """
 FROM_SCHEMA_1 = f"""
+{SPENT}
 ALTER TABLE totals ADD COLUMN held_nanousd INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE totals ADD COLUMN uncosted INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE totals ADD COLUMN dearest_nanousd INTEGER NOT NULL DEFAULT 0;
@@ -55,6 +60,10 @@ PRAGMA user_version = {SCHEMA_VERSION};
 _ADD_TOTALS = (
     f"UPDATE totals SET {', '.join(f'{name} = {name} + ?' for name in TOTAL_NAMES)}, "  # noqa: S608
     "dearest_nanousd = max(dearest_nanousd, ?)"
+)
+_ADD_SPENT = (
+    "INSERT INTO spent VALUES (?, ?, ?) ON CONFLICT (minute) DO UPDATE "
+    "SET requests = requests + excluded.requests, tokens = tokens + excluded.tokens"
 )
 _FOR_GOOD = frozenset(["held_nanousd", "uncosted"])
 """Totals that an untouched output keeps when it is begun anew: what was in flight when it was killed may be billed."""
@@ -127,6 +136,8 @@ class Store:
             self._connection.executemany("INSERT OR REPLACE INTO tries VALUES (?, ?)", tries)
             self._forget("row", reverted)
             self._connection.execute(_ADD_TOTALS, (*msgspec.structs.astuple(totals), dearest_nanousd))
+            tokens = totals.prompt_tokens + totals.completion_tokens
+            self._connection.execute(_ADD_SPENT, (int(time.time() // 60), totals.requests_sent, tokens))
 
     def begin_anew(self) -> None:
         """Forget the attempts of an untouched output."""
@@ -147,6 +158,11 @@ class Store:
         """Return the running totals."""
         values = next(self._rows(f"SELECT {', '.join(TOTAL_NAMES)} FROM totals"))  # noqa: S608
         return Totals(**dict(zip(TOTAL_NAMES, values, strict=True)))
+
+    def spent(self, since_minute: int) -> list[Spent]:
+        """Return what the attempts of the minutes since then used, in order."""
+        query = "SELECT minute, requests, tokens FROM spent WHERE minute >= ? ORDER BY minute"
+        return [Spent(*values) for values in self._rows(query, (since_minute,))]
 
     def dearest_nanousd(self) -> int:
         """Return the highest cost of one attempt so far."""

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchrun.client.estimate import Estimate
-from batchrun.client.limiter import Gate
-from batchrun.client.rate import Window
+from batchrun.client.limiter import Gate, Quotas
+from batchrun.client.rate import Quota, Window
 from batchrun.model.attempt import Usage
 
 SMALL, LARGE = 100, 30_000
@@ -149,6 +149,40 @@ def test_a_window_never_lets_in_more_than_fits(steps: Sequence[tuple[float, floa
             by = max(correction, -amount)
             window.add(by, now)
             held[-1][1] += by
+
+
+def test_a_day_is_used_at_once_and_then_as_the_day_before_falls_out_of_it() -> None:
+    """1,000 requests a day, of which 300 were sent 23 hours ago: 700 go now, the next in an hour."""
+    times: list[float] = []
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        quotas = Quotas(requests=Quota(1000, [(300, loop.time() - 23 * 3600)]))
+        gate = Gate(slots=5000, requests_per_minute=None, quotas=quotas)
+        while len(times) < 1500:
+            assert await gate.enter()
+            times.append(loop.time())
+        assert gate.state().used["daily requests"] == pytest.approx(0.8)  # 300 of an hour after, 500 of now
+
+    run_virtually(main())
+    assert times[699] < 1
+    assert 3600 <= times[700] <= 3600 + 144
+    assert times[999] <= 3600 + 145
+    assert times[1000] >= 86_400
+
+
+def test_a_days_tokens_are_corrected_by_the_replies() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        gate = Gate(slots=10, requests_per_minute=None, quotas=Quotas(tokens=Quota(1000)))
+        assert await gate.enter(900)
+        gate.correct(-800, gate.now())
+        assert await gate.enter(900)
+        assert loop.time() < 1
+        assert await gate.enter(100)
+        assert loop.time() > 86_000
+
+    run_virtually(main())
 
 
 def test_an_estimate_learns_both_halves_from_the_replies() -> None:

@@ -1,0 +1,61 @@
+"""What a run takes over of the last day, from its own ledger and from one before it: a start for slots, used quotas."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable
+
+import msgspec
+
+from batchrun.client.limiter import Quotas
+from batchrun.client.rate import DAY_S, Quota
+from batchrun.errors import OutputError
+from batchrun.job.options import RunOptions
+from batchrun.job.places import Places, places_of
+from batchrun.job.settings import Job, LimitSettings
+from batchrun.ledger.opening import reading
+from batchrun.ledger.records import Spent
+from batchrun.ledger.store import Store
+
+_MINUTE_S = 60.0
+
+
+class Before(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the slots left off, None where nothing is known, and what the last day's minutes used of limits a day."""
+
+    slots: int | None = None
+    spent: tuple[Spent, ...] = ()
+
+    def quotas(self, limits: LimitSettings, *, clock: Callable[[], float]) -> Quotas:
+        """Return the job's limits a day, less what was used; `clock` is the running loop's."""
+        ago_s = clock() - time.time()
+        ends_s = [((minute.minute + 1) * _MINUTE_S + ago_s, minute) for minute in self.spent]
+        requests, tokens = limits.requests_per_day, limits.tokens_per_day
+        return Quotas(
+            requests=Quota(requests, ((minute.requests, at) for at, minute in ends_s)) if requests else None,
+            tokens=Quota(tokens, ((minute.tokens, at) for at, minute in ends_s)) if tokens else None,
+        )
+
+
+def before_of(store: Store, other: Places | None) -> Before:
+    """Return what to take over from this output's ledger and from the `other` one, where that is there to be read.
+
+    The other one is what a fresh start replaces, or the output of the day before.
+    """
+    noted = store.noted("slots")
+    since_minute = int((time.time() - DAY_S) // _MINUTE_S)
+    spent = store.spent(since_minute)
+    if other is not None and other.ledger.exists():
+        with contextlib.suppress(OutputError), reading(other.ledger) as earlier:  # it would only have helped
+            noted = noted or earlier.noted("slots")
+            spent = sorted([*spent, *earlier.spent(since_minute)])
+    return Before(slots=None if noted is None else int(noted), spent=tuple(spent))
+
+
+def earlier_places(job: Job, options: RunOptions) -> Places | None:
+    """Return the paths of the output that the run of the day before would have written to."""
+    if options.earlier_output is None:
+        return None
+    output = msgspec.structs.replace(job.output, path=options.earlier_output)
+    return places_of(msgspec.structs.replace(job, output=output))
