@@ -26,8 +26,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """What a run would do: rows, files, what is still missing for it, and its first requests as they would be sent.
 
     Where no `price` is known, `unpriced` says why. `deadline` is that of a run started now, `rows_by_deadline` how many
-    rows the limits of pace let it send until then, None where one of the two is not set. `budget` says what
-    limits.max_cost_usd means for it.
+    rows the limits of pace let it send until then, None where one of the two is not set.
+    `budget` says what limits.max_cost_usd means for the job.
     """
 
     job: str

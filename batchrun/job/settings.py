@@ -19,7 +19,6 @@ SIMULATOR = "simulator"
 """The base_url that stands for the embedded endpoint."""
 OPENAI_BATCH: InputFormat = "openai-batch"
 
-NotYet = Annotated[Literal[False], Meta(description="not offered yet")]
 Positive = Annotated[float, Meta(gt=0)]
 Count = Annotated[int, Meta(ge=1)]
 Share = Annotated[float, Meta(ge=0, le=1)]
