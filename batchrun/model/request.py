@@ -68,8 +68,7 @@ class Envelope:
         self._left_out = frozenset(["stream"]) if stream else frozenset(NEVER_IN_DIGEST)
         self._fields = {name: value for name, value in fields.items() if name not in self._left_out}
         self._salt = identity.encode() + b"\n"
-        head = _PLAIN.encode(self._fields)[:-1]
-        self._head = head + (b"," if self._fields else b"") + b'"messages":'
+        self._head = _before_messages(self._fields)
         self._before, self._after = _around_messages(self._fields)
         self._digest_head = hashlib.sha256(self._salt + self._before)
         self._bare_tail = b',"stream":true}' if stream else b',"stream":false}'
@@ -81,7 +80,7 @@ class Envelope:
             fields = {name: value for name, value in {**self._fields, **params}.items() if name not in self._left_out}
             before, after = _around_messages(fields)
             digest = hashlib.sha256(self._salt + before)
-            head = _PLAIN.encode(fields)[:-1] + b',"messages":'
+            head = _before_messages(fields)
         else:
             fields, head, after = self._fields, self._head, self._after
             digest = self._digest_head.copy()
@@ -93,6 +92,11 @@ class Envelope:
     def _own_model(self, params: Mapping[str, object] | None) -> str | None:
         model = params.get("model") if params else None
         return model if isinstance(model, str) and model != self._fields.get("model") else None
+
+
+def _before_messages(fields: Mapping[str, object]) -> bytes:
+    """Return what a body begins with, up to the value of `messages`."""
+    return _PLAIN.encode(fields)[:-1] + (b',"messages":' if fields else b'"messages":')
 
 
 def _around_messages(fields: Mapping[str, object]) -> tuple[bytes, bytes]:

@@ -6,7 +6,7 @@ import hashlib
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from batchrun.model.request import Envelope, Request, encode_messages, encode_texts
@@ -42,6 +42,7 @@ def sealed(
 
 
 @given(fields=FIELDS, params=st.none() | FIELDS, system=st.none() | TEXTS, user=TEXTS, stream=st.booleans())
+@example(fields={}, params={"stream_options": None}, system=None, user="", stream=False)
 def test_body_and_digest_say_the_same(
     fields: dict[str, object], params: dict[str, object] | None, system: str | None, user: str, *, stream: bool
 ) -> None:
