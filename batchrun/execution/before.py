@@ -15,7 +15,7 @@ from batchrun.job.options import RunOptions
 from batchrun.job.places import Places, places_of
 from batchrun.job.settings import Job, LimitSettings
 from batchrun.ledger.opening import reading
-from batchrun.ledger.records import Spent
+from batchrun.ledger.records import SpentMinute
 from batchrun.ledger.store import Store
 
 _MINUTE_S = 60.0
@@ -25,7 +25,7 @@ class Before(msgspec.Struct, frozen=True, kw_only=True):
     """Where the slots left off, None where nothing is known, and what the last day's minutes used of limits a day."""
 
     slots: int | None = None
-    spent: tuple[Spent, ...] = ()
+    spent: tuple[SpentMinute, ...] = ()
 
     def quotas(self, limits: LimitSettings, *, clock: Callable[[], float]) -> Quotas:
         """Return the job's limits a day, less what was used; `clock` is the running loop's."""

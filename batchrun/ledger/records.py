@@ -28,7 +28,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     first_token_ms: float | None = None
 
 
-class Spent(NamedTuple):
+class SpentMinute(NamedTuple):
     """What the attempts that were recorded in one minute, counted from 1970, used of the limits a day."""
 
     minute: int

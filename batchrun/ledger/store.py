@@ -20,7 +20,7 @@ import msgspec
 
 from batchrun.errors import OutputError
 from batchrun.events import TOTAL_NAMES, Totals
-from batchrun.ledger.records import Entry, PartRecord, SettledRow, Spent, Tallies
+from batchrun.ledger.records import Entry, PartRecord, SettledRow, SpentMinute, Tallies
 from batchrun.model.attempt import PASSING_ERRORS, Tries
 from batchrun.model.outcome import Outcome, pack, unpack
 
@@ -159,10 +159,10 @@ class Store:
         values = next(self._rows(f"SELECT {', '.join(TOTAL_NAMES)} FROM totals"))  # noqa: S608
         return Totals(**dict(zip(TOTAL_NAMES, values, strict=True)))
 
-    def spent(self, since_minute: int) -> list[Spent]:
+    def spent(self, since_minute: int) -> list[SpentMinute]:
         """Return what the attempts of the minutes since then used, in order."""
         query = "SELECT minute, requests, tokens FROM spent WHERE minute >= ? ORDER BY minute"
-        return [Spent(*values) for values in self._rows(query, (since_minute,))]
+        return [SpentMinute(*values) for values in self._rows(query, (since_minute,))]
 
     def dearest_nanousd(self) -> int:
         """Return the highest cost of one attempt so far."""
