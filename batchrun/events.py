@@ -43,15 +43,16 @@ class RowInFlight(msgspec.Struct, frozen=True, kw_only=True):
     age_s: float
 
 
-Bound = Literal["slots", "requests", "tokens", "daily requests", "daily tokens", "pause"]
-"""What can hold an attempt back: slots, the limits a minute and a day, a pause that the server asked for."""
+Bound = Literal["slots", "requests", "tokens", "daily requests", "daily tokens", "pause", "budget"]
+"""What can hold an attempt back: slots, limits a minute and a day, a pause that the server asked for, the budget."""
 
 
 class LaneState(msgspec.Struct, frozen=True, kw_only=True):
     """How far a lane's limits are used.
 
     `slots` are there now, of which `in_flight` are taken. `used` is the share of each limit that is used: of slots now,
-    of requests and tokens in the last minute or day. `waited_s` is how long attempts had to wait for each, in seconds.
+    of requests and tokens in the last minute or day, of the budget by what is spent and reserved. `waited_s` is how
+    long attempts had to wait for each, in seconds.
     """
 
     slots: int

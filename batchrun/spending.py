@@ -46,12 +46,25 @@ class Spending:
         self._waiters: deque[_Waiter] = deque()
         self._closed = False
         self._used_up: str | None = None
+        self._waited_s = 0.0
+        self._waiting_since: float | None = None
         self._told: set[str] = set()
 
     @property
     def waiting(self) -> int:
         """Rows that wait for the budget."""
         return len(self._waiters)
+
+    @property
+    def waited_s(self) -> float:
+        """How long rows have waited for the budget, in seconds."""
+        self._count_wait()
+        return self._waited_s
+
+    @property
+    def used(self) -> float:
+        """The share of the budget that is spent or reserved."""
+        return self._budget.taken_nanousd / self._budget.limit_nanousd
 
     def most(self, messages: Messages, params: Mapping[str, object] | None) -> MostTokens:
         """Return the most that a row's request takes."""
@@ -70,6 +83,7 @@ class Spending:
             return self._budget.reserve(bound_nanousd)
         waiter = _Waiter(bound_nanousd, self._loop.create_future())
         self._waiters.append(waiter)
+        self._count_wait()
         self._serve()
         try:
             return await waiter.granted
@@ -129,9 +143,16 @@ class Spending:
         while self._waiters and self._budget.covers(self._waiters[0].bound_nanousd):
             waiter = self._waiters.popleft()
             self._grant(waiter, self._budget.reserve(waiter.bound_nanousd))
+        self._count_wait()
         if self._waiters and not self._budget.out and not self._closed:
             self._used_up = self._reason(self._waiters[0].bound_nanousd)
             self.close()
+
+    def _count_wait(self) -> None:
+        """Add up the time in which anybody waits."""
+        now, since = self._loop.time(), self._waiting_since
+        self._waited_s += 0.0 if since is None else now - since
+        self._waiting_since = now if self._waiters else None
 
     def _grant(self, waiter: _Waiter, reservation: Reservation | None) -> None:
         if not waiter.granted.done():

@@ -17,7 +17,7 @@ from batchrun.client.breaker import Cause, Trip
 from batchrun.client.lane import Attempt, Lane
 from batchrun.client.outage import Weather
 from batchrun.errors import ExitStatus, RecordError
-from batchrun.events import RowInFlight, Totals
+from batchrun.events import LaneState, RowInFlight, Totals
 from batchrun.ledger.records import Entry
 from batchrun.model.attempt import Cost, Reply, Spends, Then, Tries, Trouble, Usage
 from batchrun.model.outcome import Account, Completion, Failure
@@ -137,6 +137,17 @@ class Worker:
             raise
         finally:
             self._flying.pop(row.row, None)
+
+    def state(self) -> LaneState:
+        """Return how far the limits that attempts are held to are used."""
+        state = self._lane.gate.state()
+        if self._spending is None:
+            return state
+        return msgspec.structs.replace(
+            state,
+            used={**state.used, "budget": round(self._spending.used, 4)},
+            waited_s={**state.waited_s, "budget": self._spending.waited_s},
+        )
 
     def oldest(self, count: int) -> list[RowInFlight]:
         """Return the rows that have been in flight longest, the oldest first."""

@@ -278,7 +278,7 @@ class Flow:
 
     def _progress(self) -> Progress:
         return self._pulse.progress(
-            self._lane.gate.state(),
+            self._worker.state(),
             waiting=self._backlog.waiting,
             draining=bool(self._endings),
             oldest=self._worker.oldest(OLDEST_SHOWN),
