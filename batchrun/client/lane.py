@@ -201,6 +201,7 @@ async def open_lane(  # noqa: PLR0913 - what a run knows of its endpoint
         timeout_s=endpoint.timeout_s,
         concurrency=limits.concurrency,
         trust_env=trust_env,
+        stream=endpoint.stream,
     ) as transport:
         slots = limits.concurrency
         if (told := await most_in_flight(transport, base_url)) is not None:

@@ -328,6 +328,25 @@ def test_a_connection_is_used_again_and_one_said_to_close_is_not() -> None:
     run(main())
 
 
+def test_after_a_stream_without_tls_a_connection_is_not_used_again() -> None:
+    """llama.cpp promises to keep the connection, then closes it: a request that is on its way would be cut."""
+
+    async def llama(peer: Peer) -> None:
+        await peer.request()
+        end = b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n'
+        promise = "Content-Type: text/event-stream\r\nKeep-Alive: timeout=5, max=100\r\n"
+        await peer.send(whole(end, headers=promise))
+        await peer.reader.read(1)  # the next request, if it comes here
+
+    async def main() -> None:
+        async with raw_server(llama) as server, opened(server.base_url, stream=True) as transport:
+            for _ in range(3):
+                assert (await transport.exchange(ASK)).status == 200
+            assert server.connections == 3
+
+    run(main())
+
+
 def test_r08_keepalive_is_set_on_the_live_socket() -> None:
     """A6: a peer that died silently is noticed in about two minutes."""
 
