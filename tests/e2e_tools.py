@@ -173,6 +173,25 @@ def table_of(output: Path) -> pa.Table:
     return ds.dataset(output, format="parquet").to_table()
 
 
+def rows_as_every_reader_sees_them(output: Path) -> list[dict[str, Any]]:
+    """Read an output by pyarrow, DuckDB, Polars and pandas; return the rows that all four see."""
+    import duckdb  # noqa: PLC0415 - they are slow to import
+    import pandas as pd  # noqa: PLC0415
+    import polars as pl  # noqa: PLC0415
+
+    rows = table_of(output).to_pylist()
+    duck = duckdb.sql(f"SELECT * FROM '{output}/*.parquet' ORDER BY row").to_arrow_table()
+    assert duck.to_pylist() == rows
+    assert pl.read_parquet(f"{output}/*.parquet").sort("row").to_dicts() == rows
+    frame = pd.read_parquet(output)
+    assert list(frame.columns) == list(rows[0])
+    for name in frame.columns:
+        lists = isinstance(rows[0][name], list)
+        seen = [list(value) if lists else None if pd.isna(value) else value for value in frame[name]]
+        assert seen == [row[name] for row in rows], name  # a nullable int is a float of the same value there
+    return rows
+
+
 def summary_of(output: Path) -> dict[str, Any]:
     return json.loads((output / "_batchrun" / "summary.json").read_bytes())
 
