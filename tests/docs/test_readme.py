@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+import batchrun
 from batchrun.errors import ExitStatus
 from batchrun.job.settings import Job
 
@@ -103,6 +104,15 @@ def test_the_job_file_is_valid_and_shows_every_key() -> None:
         "output": "OutputSettings",
     }.items():
         assert set(shown[table]) | left_out.get(settings, set()) >= set(known[settings]["properties"]), table
+
+
+def test_every_providers_url_is_one_that_a_job_takes() -> None:
+    table = README.split("## Providers")[1].split("\n## ")[0]
+    urls = re.findall(r"^\| [^|]+ \| `(https?://[^`]+)` \|", table, re.MULTILINE)
+    assert len(urls) == table.count("\n| ") - 2 >= 15
+    for url in urls:
+        job = batchrun.load_job(ROOT / "jobs" / "local-server.toml", overrides=[f"endpoint.base_url={url}"])
+        assert job.endpoint.base_url == url
 
 
 def test_every_exit_status_that_can_happen_is_listed() -> None:
