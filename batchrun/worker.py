@@ -179,10 +179,21 @@ class Worker:
         params = self._prompter.params(record)
         if self._spending is not None:
             row.most = self._spending.most(messages, params)
-        return self._envelope.seal(record.row, messages, params)
+        try:
+            return self._envelope.seal(record.row, messages, params)
+        except RecursionError:
+            raise RecordError("the row's parameters are nested too deeply") from None
 
     def _unsendable(self, row: OpenRow, error: RecordError) -> Step:
-        account = Account(attempts=row.tries.attempts, finished_us=self._wall_us(), flags=_flags(row, ()))
+        tries = row.tries
+        account = Account(
+            attempts=tries.attempts,
+            cost_nanousd=tries.cost_nanousd,
+            cost_source=tries.cost_source,
+            started_us=tries.first_sent_us,
+            finished_us=self._wall_us(),
+            flags=_flags(row, ()),
+        )
         failure = Failure(row=row.row, error_class="input", message=str(error), account=account)
         return Step(entry=Entry(row=row.row, totals=Totals(), outcome=failure, holds_slot=False))
 

@@ -6,6 +6,8 @@ from batchrun.model.attempt import Usage
 
 FIRST_BYTES_A_TOKEN = 4.0
 FIRST_OUTPUT_TOKENS = 512.0
+MOST_TOKENS = 1_000_000
+"""What no prompt and no reply has: a count beyond it is an error of the server's, and must not be learned from."""
 MEMORY = 0.98
 """What a reply weighs against the one after it: the last fifty count for about two thirds."""
 
@@ -15,7 +17,8 @@ class Estimate:
 
     def __init__(self, *, most_output_tokens: int | None) -> None:
         """Expect at most `most_output_tokens` a reply, where the job says so."""
-        self._output = min(FIRST_OUTPUT_TOKENS, most_output_tokens or FIRST_OUTPUT_TOKENS)
+        self._most_output = float(most_output_tokens or MOST_TOKENS)
+        self._output = min(FIRST_OUTPUT_TOKENS, self._most_output)
         self._bytes, self._tokens = FIRST_BYTES_A_TOKEN, 1.0
         self._weight = 0.0
         self._outputs = 0.0
@@ -29,7 +32,7 @@ class Estimate:
         if usage.prompt_tokens is None or usage.completion_tokens is None:
             return
         self._bytes = self._bytes * MEMORY + body_bytes
-        self._tokens = self._tokens * MEMORY + usage.prompt_tokens
+        self._tokens = self._tokens * MEMORY + min(usage.prompt_tokens, MOST_TOKENS)
         self._weight = self._weight * MEMORY + 1
-        self._outputs = self._outputs * MEMORY + usage.completion_tokens
+        self._outputs = self._outputs * MEMORY + min(usage.completion_tokens, self._most_output)
         self._output = self._outputs / self._weight

@@ -96,7 +96,7 @@ def _in_seconds(said: Said) -> float | None:
 def _in_body(said: Said) -> float | None:
     """Read `availability.retry_after`, `RetryInfo.retryDelay`, or the reset that OpenRouter repeats in its body."""
     wait = as_object(said.error.get("availability")).get("retry_after")
-    if isinstance(wait, int | float) and not isinstance(wait, bool) and 0 < wait < math.inf:
+    if isinstance(wait, int | float) and not isinstance(wait, bool) and 0 < wait < _FIRST_EPOCH_MS:
         return float(wait)
     details = said.error.get("details")
     for one in cast("list[object]", details) if isinstance(details, list) else []:

@@ -94,14 +94,7 @@ class Interpreter:
     ) -> Reply | Trouble:
         """Judge an error; `inner` is the status that it stands for where it stands in a success."""
         now = datetime.now(tz=UTC)
-        facts = facts_of(
-            exchange,
-            error,
-            inner=inner,
-            now=now,
-            succeeded=self.succeeded,
-            most_pause_s=self._most_pause_s,
-        )
+        facts = self._facts(exchange, error, inner, now)
         for name in unreadable_hints(exchange.headers, now=now):
             self._note("a wait that the server asks for can't be read", header=name)
         verdict = judge(facts)
@@ -115,12 +108,30 @@ class Interpreter:
         )
         return self._ended(trouble(shown, verdict, now=now), exchange, facts.status)
 
+    def _facts(self, exchange: Exchange, error: Mapping[str, object], inner: int | None, now: datetime) -> Facts:
+        try:
+            return facts_of(
+                exchange,
+                error,
+                inner=inner,
+                now=now,
+                succeeded=self.succeeded,
+                most_pause_s=self._most_pause_s,
+            )
+        except Exception as odd:  # noqa: BLE001 - an error nobody foresaw is judged by its status alone
+            return Facts(
+                status=inner or exchange.status,
+                inside=exchange.status if inner else 0,
+                message=f"the error can't be read: {type(odd).__name__}",
+                succeeded=self.succeeded,
+            )
+
     def _ended(self, came_to: Trouble, exchange: Exchange, status: int) -> Trouble:
         """Return the trouble with what helps to mend it at the end of its message, and the body where it is kept."""
         message = came_to.message
         if status in {401, 403} and self._key_source:
             message = f"{message} (key from {self._key_source})"
-        if found := request_id(exchange.headers, exchange.body):
+        if found := self._masks.text(request_id(exchange.headers, exchange.body) or ""):
             message = f"{message} [request {found}]"
         return msgspec.structs.replace(came_to, message=message, raw=self._replies.kept(exchange.body))
 

@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Callable
 
 import msgspec
 
+from batchrun.budget import most_completion_tokens
 from batchrun.client.arriving import ExchangeError
 from batchrun.client.breaker import Breaker
 from batchrun.client.estimate import Estimate
@@ -165,7 +166,7 @@ class Lane:
             return weather
         weather = self._outage.failed()
         if self._outage.is_on:
-            self.gate.narrow(1)
+            self.gate.narrow(self._exchanging + 1)  # what hangs is no probe, and must not keep the one from going
             if not self.gate.paused_s:  # what was in flight when it began is no probe
                 self.gate.pause(self._outage.probe_wait_s())
         return weather
@@ -221,18 +222,9 @@ async def open_lane(  # noqa: PLR0913 - what a run knows of its endpoint
             clock=clock,
             outage=Outage(max_outage_s=limits.max_outage_s, clock=clock),
             breaker=Breaker(enabled=limits.breaker),
-            estimate=Estimate(most_output_tokens=_most_output_tokens(job)),
+            estimate=Estimate(most_output_tokens=most_completion_tokens(job.request)),
             most_pause_s=limits.max_pause_s,
             secrets=(key,) if key else (),
             key_source=source,
             watcher=watcher,
         )
-
-
-def _most_output_tokens(job: Job) -> int | None:
-    """Return the most tokens that the job allows a reply, None where it does not say."""
-    for name in ("max_completion_tokens", "max_tokens"):
-        most = job.request.get(name)
-        if isinstance(most, int) and not isinstance(most, bool) and most > 0:
-            return most
-    return None

@@ -133,8 +133,9 @@ class Gate:
         paid = False
         while not self._closed:
             now = self._loop.time()
+            again_s = self._slots.filled() if self._in_flight >= self._slots.now else None
             if self._in_flight >= self.slots:
-                await self._change("slots")
+                await self._change("slots", at_most_s=again_s)
             elif wait_s := self._pacing.wait_s(now):
                 if paid:
                     _give_back(needed)
@@ -157,7 +158,7 @@ class Gate:
     def _take(self) -> None:
         self._in_flight += 1
         self._pacing.sent(self._loop.time(), self.slots)
-        if self._in_flight >= self.slots:
+        if self._in_flight >= self._slots.now:
             self._slots.filled()
 
     async def _change(self, bound: Bound, *, at_most_s: float | None = None) -> None:
@@ -209,7 +210,7 @@ class Gate:
     def succeeded(self) -> None:
         """Take note of a reply: slots that are all used may grow."""
         before = self._slots.now
-        self._slots.succeeded(all_used=self._in_flight >= self.slots)
+        self._slots.succeeded(all_used=self._in_flight >= self._slots.now)
         if self._slots.now > before:
             self._wake()
 

@@ -35,7 +35,7 @@ class Pacing:
 
     def wait_s(self, now: float) -> float:
         """Return the seconds until the next attempt may go, 0 when it may."""
-        return max(0.0, self._next - now) if now < self._slow_until else 0.0
+        return max(0.0, min(self._next, self._slow_until) - now)
 
     def sent(self, now: float, slots: int) -> None:
         """Take note that an attempt goes now, while there are so many slots."""

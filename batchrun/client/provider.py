@@ -24,7 +24,6 @@ class _Limit(msgspec.Struct):
     """DeepInfra's reply; `rate_limit` is a number of requests in flight, for each model."""
 
     rate_limit: Annotated[int, Meta(ge=1)]
-    tpm_rate_limit: int | None = None
 
 
 async def most_in_flight(inquirer: Inquirer, base_url: str) -> int | None:

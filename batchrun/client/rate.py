@@ -155,6 +155,7 @@ class Rate:
         self._at_once = min(capacity, TICK_S * capacity / period_s)
         self._window = Window(limit=max(float(math.floor(per_minute)), 1.0), window_s=60.0)
         self._owed = 0.0
+        self._most_owed = max(per_minute, 1.0)
 
     async def pay(self, amount: float) -> None:
         """Wait until the bucket has taken what was owed and, of `amount`, as much as it holds; the rest is owed.
@@ -190,6 +191,9 @@ class Rate:
         self._window.add(amount, now)
 
     def correct(self, by: float, sent_at: float) -> None:
-        """Take note that what was sent at `sent_at` was worth `by` more than was reserved, or less where negative."""
-        self._owed += by
+        """Take note that what was sent at `sent_at` was worth `by` more than was reserved, or less where negative.
+
+        No more than a minute's worth is ever owed: a server's wrong count must not stop the lane for days.
+        """
+        self._owed = min(self._owed + by, self._most_owed)
         self._window.add(by, sent_at)

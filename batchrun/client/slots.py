@@ -36,14 +36,18 @@ class Slots:
         """What the next run may start at, None where slots are not adapted."""
         return self.now if self._adaptive else None
 
-    def filled(self) -> None:
-        """Take note that all slots are in use: while nothing was refused yet, double them each 100 ms."""
+    def filled(self) -> float | None:
+        """Take note that all slots are in use: while nothing was refused yet, double them each 100 ms.
+
+        Return the seconds until they may double again, None where they do not.
+        """
         if not self._doubling or self.now >= self._most:
-            return
+            return None
         now = self._clock()
         if now - self._doubled_at >= DOUBLE_EACH_S:
             self._doubled_at = now
             self.now = min(self._most, 2 * self.now)
+        return self._doubled_at + DOUBLE_EACH_S - now
 
     def refused(self, still_in_flight: int) -> None:
         """Take note of a refusal without a hint, that came while so many other attempts were in flight."""

@@ -12,7 +12,7 @@ from batchrun.client.body import as_object, json_text
 from batchrun.model.attempt import Cost, Usage
 from batchrun.pricing import Rates, nanousd_from_usd
 
-_MOST_TOKENS = 10**12
+_MOST_TOKENS = 10**8
 _MOST_DIGITS = 13
 
 

@@ -30,7 +30,7 @@ class Before(msgspec.Struct, frozen=True, kw_only=True):
     def quotas(self, limits: LimitSettings, *, clock: Callable[[], float]) -> Quotas:
         """Return the job's limits a day, less what was used; `clock` is the running loop's."""
         ago_s = clock() - time.time()
-        ends_s = [((minute.minute + 1) * _MINUTE_S + ago_s, minute) for minute in self.spent]
+        ends_s = [(min((minute.minute + 1) * _MINUTE_S + ago_s, clock()), minute) for minute in self.spent]
         requests, tokens = limits.requests_per_day, limits.tokens_per_day
         return Quotas(
             requests=Quota(requests, ((minute.requests, at) for at, minute in ends_s)) if requests else None,

@@ -82,7 +82,7 @@ class LimitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         bool, Meta(description="with max_failed > 0: end the run once more rows have failed than may, of 100 or more")
     ] = False
     max_cost_usd: Annotated[
-        Annotated[float, Meta(gt=0, le=1_000_000_000)] | None,
+        Annotated[float, Meta(ge=1e-9, le=1_000_000_000)] | None,
         Meta(description="the most that all runs of the output may cost"),
     ] = None
     require_priced: Annotated[bool, Meta(description="refuse to start where no price is known")] = False

@@ -89,3 +89,14 @@ def test_it_trips_exactly_when_the_rule_says(ends: list[str]) -> None:
         None,
     )
     assert tripped == wanted
+
+
+def test_an_answer_after_it_tripped_frees_no_suspect() -> None:
+    """What was in flight may be answered: the rows that were taken back, and their parts, stay as they are."""
+    breaker = Breaker()
+    fed(breaker, range(20))
+    breaker.answered()
+    assert breaker.suspects(range(5, 6))
+    late = breaker.rejected(30, WRONG)
+    assert late is not None
+    assert "first 20 rows" in late.why

@@ -83,3 +83,17 @@ def test_a_slower_pace_is_kept_for_a_while_and_never_makes_faster() -> None:
     slow = [at for at in times if at < SPACED_S]
     assert len(slow) <= SPACED_S / 0.5 + 1
     assert len(times) - len(slow) >= 0.95 * SPACED_S * 10
+
+
+def test_no_gap_lasts_longer_than_the_pace_it_belongs_to() -> None:
+    """A limit of one token a minute asks for gaps of days; after five seconds it is asked anew."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        gate = Gate(slots=5, requests_per_minute=None)
+        gate.space(240_000.0)
+        assert await gate.enter()
+        assert await gate.enter()
+        assert loop.time() <= SPACED_S + 0.1
+
+    run_virtually(main())

@@ -139,7 +139,6 @@ async def _silent(peer: Peer) -> None:
         whole(b'{"rate_limit":3.5}'),
         whole(b'{"rate_limit":0}'),
         whole(b'{"rate_limit":-3}'),
-        whole(b'{"rate_limit":3,"tpm_rate_limit":"many"}'),
         whole(b'{"rate_limit":3'),
         whole(b'{"rate_limit":\xff}'),
         whole(b"[" * 100_000),

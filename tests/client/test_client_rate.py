@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
+import time
 from collections.abc import Callable, Iterator, Sequence
 
 import pytest
@@ -15,6 +16,9 @@ from hypothesis import strategies as st
 from batchrun.client.estimate import Estimate
 from batchrun.client.limiter import Gate, Quotas
 from batchrun.client.rate import Quota, Window
+from batchrun.execution.before import Before
+from batchrun.job.settings import LimitSettings
+from batchrun.ledger.records import SpentMinute
 from batchrun.model.attempt import Usage
 
 SMALL, LARGE = 100, 30_000
@@ -198,3 +202,30 @@ def test_an_estimate_learns_both_halves_from_the_replies() -> None:
 def test_an_estimate_expects_no_more_output_than_is_allowed() -> None:
     assert Estimate(most_output_tokens=8).tokens(0) == 8
     assert Estimate(most_output_tokens=None).tokens(0) == 512
+
+
+def test_one_wrong_count_stops_a_lane_for_minutes_at_most_and_is_not_learned() -> None:
+    """A server that answers 4,294,967,295 tokens, an underflow, costs two minutes of the pace and no estimate."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        gate = Gate(slots=10, requests_per_minute=None, tokens_per_minute=200_000)
+        assert await gate.enter(100)
+        gate.correct(4_294_967_295 - 100, gate.now())
+        assert await gate.enter(100)
+        assert loop.time() <= 125
+
+    run_virtually(main())
+    estimate = Estimate(most_output_tokens=64)
+    estimate.learn(400, Usage(prompt_tokens=100, completion_tokens=4_294_967_295))
+    assert estimate.tokens(400) <= 400 + 64
+
+
+def test_what_a_run_used_in_its_last_minute_counts_for_the_next_at_once() -> None:
+    """Whenever in the minute it starts: the end of the minute that was counted lies ahead of the clock."""
+    for moment in range(0, 60, 7):
+        now_minute = int(time.time() // 60)
+        before = Before(spent=(SpentMinute(now_minute, 1000, 0),))
+        quotas = before.quotas(LimitSettings(requests_per_day=1000), clock=lambda at=moment: 10_000.0 + at)
+        assert quotas.requests is not None
+        assert quotas.requests.wait_s(1.0, 10_000.0 + moment) > 0

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import heapq
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import pytest
+from client_virtual_clock import run_virtually
 from hypothesis import given
 from hypothesis import strategies as st
 
+from batchrun.client.limiter import Gate
 from batchrun.client.slots import Slots
 
 
@@ -161,3 +164,44 @@ def test_r22_without_refusals_all_the_concurrency_is_used_at_once() -> None:
     trial = tried(lambda _: 10_000, latency_s=1.0, for_s=20.0, most=1000)
     assert trial.refusals == 0
     assert trial.extremes(2, 20)[0] >= 999 - 1
+
+
+def test_r21_slots_double_while_the_first_replies_are_still_out() -> None:
+    """Replies take 30 s: a thousand slots are in use after a second all the same."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        slots = Slots(most=1000, adaptive=True, learned=None, clock=loop.time)
+        gate = Gate(slots=1000, requests_per_minute=None, adaptive=slots)
+
+        async def worker() -> None:
+            assert await gate.enter()
+            await asyncio.sleep(30)
+            gate.leave()
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(1000):
+                group.create_task(worker())
+            await asyncio.sleep(1)
+            assert gate.in_flight == 1000
+
+    run_virtually(main())
+
+
+def test_slots_that_an_outage_keeps_empty_do_not_grow() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        gate = Gate(
+            slots=1000,
+            requests_per_minute=None,
+            adaptive=Slots(most=1000, adaptive=True, learned=None, clock=loop.time),
+        )
+        gate.narrow(1)
+        for _ in range(100):
+            assert await gate.enter()
+            await asyncio.sleep(0.2)
+            gate.succeeded()
+            gate.leave()
+        assert gate.learned_slots == 32
+
+    run_virtually(main())
