@@ -20,7 +20,7 @@ from batchrun.errors import BatchrunError, ExitStatus
 from batchrun.events import Summary
 from batchrun.job.load import load_job
 from batchrun.job.options import RunOptions
-from batchrun.job.settings import Job
+from batchrun.job.settings import Job, OutputSettings
 
 
 class Wishes(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,6 +49,11 @@ def run_job_file(path: str, overrides: Sequence[str], date: dt.date | None, wish
         if wishes.as_json:
             _print_end(ExitStatus.FAULT, f"internal error: {type(error).__name__}")
         raise
+    except (SystemExit, KeyboardInterrupt) as ended:
+        if wishes.as_json:
+            status = ended.code if isinstance(ended, SystemExit) and isinstance(ended.code, int) else ExitStatus.SIGINT
+            _print_end(ExitStatus(status), "stopped by a signal before anything was sent")
+        raise
     _tell(summary, wishes)
     return summary.exit_status
 
@@ -76,21 +81,21 @@ def _run(path: str, overrides: Sequence[str], date: dt.date | None, wishes: Wish
         return run_job(job, options, access=access, watcher=watcher)
 
 
-def _output_of_yesterday(path: str, overrides: Sequence[str], job: Job) -> str | None:
+def _output_of_yesterday(path: str, overrides: Sequence[str], job: Job) -> OutputSettings | None:
     """Return where yesterday's run of the job wrote to, None where the path has no date or can't be read twice."""
     if path == "-":
         return None
     yesterday = dt.datetime.now(tz=dt.UTC).date() - dt.timedelta(days=1)
-    output = load_job(path, overrides=overrides, date=yesterday).output.path
-    return None if output == job.output.path else output
+    output = load_job(path, overrides=overrides, date=yesterday).output
+    return None if output.path == job.output.path else output
 
 
 def _print_end(status: ExitStatus, reason: str) -> None:
     click.echo(msgspec.json.encode({"exit_status": int(status), "reason": reason}).decode())
 
 
-def _end_at_once(_number: int, _frame: object) -> None:
-    say("batchrun: stopped by SIGTERM before anything was sent")
+def _end_at_once(number: int, _frame: object) -> None:
+    say(f"batchrun: stopped by {signal.Signals(number).name} before anything was sent")
     raise SystemExit(ExitStatus.SIGTERM)
 
 

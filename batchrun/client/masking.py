@@ -16,6 +16,8 @@ _FOLDED_ECHO_CHARS = 16
 _WHOLE_TEXT_CHARS = 8
 _SHORTEST_IN_MESSAGES, _SHORTEST_IN_BODIES = 4, 8
 _READ_CHARS, _LOOKED_AT_CHARS = 16 * MOST_MESSAGE_CHARS, MOST_MESSAGE_CHARS + ECHO_CHARS
+_LARGE_ASK_BYTES, _LOOKED_AT_IF_LARGE_CHARS = 256 * 1024, 200
+"""Looking for echoes holds the loop: of what answers a large request only so much is looked at, and shown."""
 _SECRET = re.compile(r"\b(?:Bearer\s+\S+|(?:sk|pk|rk|gsk|hf|xai|jwt)[-_:][A-Za-z0-9_.\-]{8,})")
 _ESCAPE = re.compile(
     r"\\+u([0-9a-fA-F]{4})|\\+x([0-9a-fA-F]{2})|\\+[nrtbf]|&(?:[a-z]{2,6}|#[0-9]{1,7}|#x[0-9a-f]{1,6});"
@@ -58,7 +60,8 @@ class Masks:
             text = re.sub(pattern, "***", text)
         text = _SECRET.sub("***", text)
         if ask:
-            text = without_echoes(_ENCODED.sub("[…]", text[:_LOOKED_AT_CHARS]), texts_of(ask))
+            looked_at = _LOOKED_AT_CHARS if len(ask) <= _LARGE_ASK_BYTES else _LOOKED_AT_IF_LARGE_CHARS
+            text = without_echoes(_ENCODED.sub("[…]", text[:looked_at]), texts_of(ask))
         return "".join(char if char.isprintable() else " " for char in text[:MOST_MESSAGE_CHARS])
 
 

@@ -57,5 +57,4 @@ def earlier_places(job: Job, options: RunOptions) -> Places | None:
     """Return the paths of the output that the run of the day before would have written to."""
     if options.earlier_output is None:
         return None
-    output = msgspec.structs.replace(job.output, path=options.earlier_output)
-    return places_of(msgspec.structs.replace(job, output=output))
+    return places_of(msgspec.structs.replace(job, output=options.earlier_output))

@@ -66,7 +66,7 @@ def _carried_out(run: OpenRun, access: Access, watcher: Watcher, drive: Driver, 
     """Drive an open run, put its output in place, write its summary."""
     began, started_at = time.monotonic(), datetime.now(tz=UTC)
     pulse = Pulse(run, clock=time.monotonic)
-    endings, fault = _driven(run, watcher, lambda: drive(_send(run, access, watcher, signals, pulse)))
+    endings, fault = _driven(run, lambda: drive(_send(run, access, watcher, signals, pulse)))
     complete = not fault and _all_sealed(run)
     counts = Counts(
         tallies=run.store.tallies(),
@@ -87,14 +87,11 @@ def _carried_out(run: OpenRun, access: Access, watcher: Watcher, drive: Driver, 
     return summary
 
 
-def _driven(
-    run: OpenRun, watcher: Watcher, drive: Callable[[], Sequence[Ending]]
-) -> tuple[Sequence[Ending], Exception | None]:
+def _driven(run: OpenRun, drive: Callable[[], Sequence[Ending]]) -> tuple[Sequence[Ending], Exception | None]:
     """Drive the open parts; return why that ended early, and the error when it was a fault of batchrun's."""
     if not run.open_parts:
         return [], None
     try:
-        begin_sending(run, watcher)
         endings = drive()
         end_sending(run)
     except BatchrunError as error:
@@ -149,12 +146,13 @@ def _written(run: OpenRun, summary: Summary) -> Summary:
 async def _send(run: OpenRun, access: Access, watcher: Watcher, signals: SignalWatch, pulse: Pulse) -> Sequence[Ending]:
     clock = time.monotonic
     quote = run.examined.quote
+    endpoint = msgspec.structs.replace(run.job.endpoint, keep_raw=run.layout.keep_raw)  # as the output was begun
     if run.job.price is not None and quote.unknown is not None:
         watcher.noted("no price is known", why=f"{quote.unknown}; a cost is unknown where the server reports none")
     async with (
         _endpoint(run.job) as base_url,
         open_lane(
-            run.job,
+            msgspec.structs.replace(run.job, endpoint=endpoint),
             base_url=base_url,
             key=access.key,
             trust_env=access.trust_env,
@@ -165,6 +163,7 @@ async def _send(run: OpenRun, access: Access, watcher: Watcher, signals: SignalW
             quotas=run.before.quotas(run.job.limits, clock=asyncio.get_running_loop().time),
         ) as lane,
     ):
+        begin_sending(run, watcher)
         prompter, envelope = run.examined.prompter, run.examined.envelope()
         worker = Worker(
             prompter=prompter,

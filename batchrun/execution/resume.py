@@ -114,7 +114,7 @@ def _trusted_parts(store: Store, dataset: Dataset, size: int, watcher: Watcher) 
         if digest == record.sha256:
             trusted[record.part] = record
             continue
-        if digest is not None and dataset.holds(record.part, record.rows):
+        if digest is not None and dataset.is_readable(record.part):
             raise JobError(
                 f"{dataset.path(record.part)} was changed after it was written; put the written file back, or remove "
                 "it to have its rows sent again"

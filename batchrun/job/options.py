@@ -7,6 +7,8 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from batchrun.job.settings import OutputSettings
+
 
 class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Options of one run; none of them is part of the job's fingerprint.
@@ -23,4 +25,4 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
     retry_failed: bool = False
     grace_s: float = 30.0
     signals: bool = False
-    earlier_output: str | None = None
+    earlier_output: OutputSettings | None = None

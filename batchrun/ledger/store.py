@@ -300,7 +300,7 @@ class Store:
     def tries(self, rows: range) -> dict[int, Tries]:
         """Return what earlier attempts of `rows` came to, budgets afresh: money and ambiguity are not forgotten."""
         found = self._rows("SELECT row, packed FROM tries WHERE row >= ? AND row < ?", (rows.start, rows.stop))
-        return {row: msgspec.msgpack.decode(packed, type=Tries).afresh() for row, packed in found}
+        return {row: _tries(packed).afresh() for row, packed in found}
 
     def outcomes(self, rows: range) -> Iterator[Outcome]:
         """Yield the outcomes of `rows` that are here, in row order."""
@@ -309,6 +309,17 @@ class Store:
         )
         for (packed,) in found:
             yield unpack(packed)
+
+
+def _tries(packed: bytes) -> Tries:
+    """Decode what a row's attempts came to; ledgers from before `Tries.lines` hold a number in its place."""
+    values = msgspec.msgpack.decode(packed, type=list[object])
+    if isinstance(values[_LINES], int):
+        values[_LINES] = ()
+    return msgspec.convert(values, Tries)
+
+
+_LINES = Tries.__struct_fields__.index("lines")
 
 
 def _outcome_values(outcome: Outcome) -> tuple[int, str, str | None, bool, bytes]:

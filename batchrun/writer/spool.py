@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import threading
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -38,7 +39,7 @@ class SpooledPart(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Spool:
-    """The spools of one output; `append` is called from one thread, the rest from any."""
+    """The spools of one output; `append` and `end` are called from one thread, the rest from any."""
 
     def __init__(self, folder: Path, layout: Layout) -> None:
         """Use `folder`, made anew and empty."""
@@ -46,6 +47,8 @@ class Spool:
         self._schema = carried_schema(layout)
         self._part: int | None = None
         self._stream: pa.ipc.RecordBatchStreamWriter | None = None
+        self._lock = threading.Lock()
+        self._is_removed = False
         with self._writable():
             if folder.exists():
                 shutil.rmtree(folder)
@@ -55,7 +58,9 @@ class Spool:
         """Add the carried columns of a part's next records; parts come one after the other."""
         if not self._schema.names:
             return
-        with self._writable():
+        with self._lock, self._writable():
+            if self._is_removed:  # the run has ended; the thread that reads is the last to know
+                return
             if part != self._part:
                 self.end()
                 self._stream = pa.ipc.new_stream(str(self._path(part)), self._schema)
@@ -87,8 +92,10 @@ class Spool:
 
     def remove(self) -> None:
         """Remove all spools."""
-        with contextlib.suppress(OutputError):  # a full disk was told before; what is removed needs no closing
-            self.end()
+        with self._lock:
+            self._is_removed = True
+            with contextlib.suppress(OutputError):  # a full disk was told before; what is removed needs no closing
+                self.end()
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _path(self, part: int) -> Path:
