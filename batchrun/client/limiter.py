@@ -128,29 +128,48 @@ class Gate:
         finally:
             self._queued -= 1
 
+    async def enter_now(self, tokens: float = 0.0) -> bool:
+        """Take a slot and `tokens` where nothing has to be waited for, else return False; never waits."""
+        now, needed = self._loop.time(), self._needed(tokens)
+        if self._closed or self._queued or self._in_flight >= self.slots or self._pacing.wait_s(now):
+            return False
+        if not all(need.limit.affords(need.amount) for need in needed) or _fullest(needed, now) is not None:
+            return False
+        await self._pay(needed)  # at once: all of them afford it
+        self._let_in(needed, now)
+        return True
+
     async def _enter_as_head(self, needed: tuple[_Need, ...]) -> bool:
         """Take all that is needed, or nothing: a pause that comes in between gives back what was paid."""
         paid = False
-        while not self._closed:
-            now = self._loop.time()
-            again_s = self._slots.filled() if self._in_flight >= self._slots.now else None
-            if self._in_flight >= self.slots:
-                await self._change("slots", at_most_s=again_s)
-            elif wait_s := self._pacing.wait_s(now):
-                if paid:
-                    _give_back(needed)
-                    paid = False
-                await self._change("pause", at_most_s=wait_s)
-            elif not paid:
-                paid = await self._pay(needed)
-            elif (full := _fullest(needed, now)) is not None:
-                await self._change(full[1], at_most_s=full[0])
-            else:
-                for _, limit, amount in needed:
-                    limit.let_in(amount, now)
-                self._take()
-                return True
+        try:
+            while not self._closed:
+                now = self._loop.time()
+                again_s = self._slots.filled() if self._in_flight >= self._slots.now else None
+                if self._in_flight >= self.slots:
+                    await self._change("slots", at_most_s=again_s)
+                elif wait_s := self._pacing.wait_s(now):
+                    if paid:
+                        _give_back(needed)
+                        paid = False
+                    await self._change("pause", at_most_s=wait_s)
+                elif not paid:
+                    paid = await self._pay(needed)
+                elif (full := _fullest(needed, now)) is not None:
+                    await self._change(full[1], at_most_s=full[0])
+                else:
+                    self._let_in(needed, now)
+                    return True
+        except asyncio.CancelledError:  # another lane has taken the row in
+            if paid:
+                _give_back(needed)
+            raise
         return False
+
+    def _let_in(self, needed: tuple[_Need, ...], now: float) -> None:
+        for _, limit, amount in needed:
+            limit.let_in(amount, now)
+        self._take()
 
     def _needed(self, tokens: float) -> tuple[_Need, ...]:
         return tuple([_Need(bound, limit, tokens if bound in _TOKENS else 1.0) for bound, limit in self._limits])

@@ -88,6 +88,10 @@ class Window:
 class Limit(Protocol):
     """What an attempt takes an amount of: paid for first, then let in, corrected by its reply."""
 
+    def affords(self, amount: float) -> bool:
+        """Say whether `pay` would not have to wait."""
+        ...
+
     async def pay(self, amount: float) -> None:
         """Wait until `amount` is paid for; cancelled, nothing is owed for it."""
         ...
@@ -121,6 +125,10 @@ class Quota:
         self._window = Window(limit=a_day, window_s=DAY_S)
         for amount, at in earlier:
             self._window.add(amount, at)
+
+    def affords(self, amount: float) -> bool:  # noqa: ARG002 - as a Limit has it
+        """Say yes: a quota asks for no payment."""
+        return True
 
     async def pay(self, amount: float) -> None:
         """Do nothing: a quota is paced by nothing but its window."""
@@ -157,6 +165,18 @@ class Rate:
         self._owed = 0.0
         self._most_owed = max(per_minute, 1.0)
 
+    def affords(self, amount: float) -> bool:
+        """Say whether the bucket has room for all that `pay` would put in."""
+        owed, taken = self._owed, 0.0
+        if owed > 0:
+            taken = self._part(owed)
+            owed -= taken
+        if owed > 0:
+            return False
+        if owed + amount > 0:
+            taken += self._part(owed + amount)
+        return not taken or self._bucket.has_capacity(taken)
+
     async def pay(self, amount: float) -> None:
         """Wait until the bucket has taken what was owed and, of `amount`, as much as it holds; the rest is owed.
 
@@ -170,9 +190,12 @@ class Rate:
         self._owed += amount
 
     async def _taken(self, due: float) -> float:
-        part = min(self._bucket.max_rate, max(due, self._at_once))
+        part = self._part(due)
         await self._bucket.acquire(part)
         return part
+
+    def _part(self, due: float) -> float:
+        return min(self._bucket.max_rate, max(due, self._at_once))
 
     def give_back(self, amount: float) -> None:
         """Take note that what was paid for is not sent now: it is credit for the next."""
