@@ -62,6 +62,17 @@ class LaneState(msgspec.Struct, frozen=True, kw_only=True):
     waited_s: Mapping[Bound, float]
 
 
+class LaneProgress(msgspec.Struct, frozen=True, kw_only=True):
+    """One of several endpoints as it stands; see LaneState."""
+
+    name: str
+    state: Literal["open", "paused", "outage", "retired"]
+    slots: int
+    in_flight: int
+    paused_s: float
+    used: Mapping[Bound, float]
+
+
 class Progress(msgspec.Struct, frozen=True, kw_only=True):
     """A run as it stands: rows of its range, of which some are settled; times in seconds, money in USD.
 
@@ -69,7 +80,9 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     `oldest` are the rows that have been in flight longest, the oldest first. `first_token_ms` is the median time from a
     slot to the first text over the last 1,000 streamed replies of this run, None where none was streamed. `slots` and
     `used` are as in LaneState; `bound_by` is what attempts waited for most since the progress before, None where they
-    hardly waited. `deadline_s` is the time left until the deadline, None where there is none.
+    hardly waited. `deadline_s` is the time left until the deadline, None where there is none. `lanes` are the endpoints
+    where there are several: slots are then those of all that are left, uses their means, and `paused_s` is until the
+    first of them goes on.
     """
 
     run_id: str
@@ -99,6 +112,7 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     eta_s: float | None
     draining: bool
     oldest: Sequence[RowInFlight]
+    lanes: Sequence[LaneProgress] = ()
     at: str
     deadline_s: float | None = None
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from batchrun.budget import Budget, MostTokens, Reservation, most_tokens
@@ -26,6 +26,13 @@ class Owed(NamedTuple):
     uncosted: int = 0
 
 
+class LaneTariff(NamedTuple):
+    """What a lane's replies cost, and the model that it is sent instead of the job's."""
+
+    tariff: Tariff | None
+    model: str | None = None
+
+
 class _Waiter(NamedTuple):
     bound_nanousd: int | None
     granted: asyncio.Future[Reservation | None]
@@ -35,13 +42,22 @@ class Spending:
     """Holds one run to its budget; must be made inside the running loop."""
 
     def __init__(
-        self, budget: Budget, *, fields: Mapping[str, object], tariff: Tariff | None, watcher: Watcher
+        self,
+        budget: Budget,
+        *,
+        fields: Mapping[str, object],
+        tariff: Tariff | None,
+        watcher: Watcher,
+        others: Sequence[LaneTariff] = (),
     ) -> None:
-        """Hold requests with the body `fields` to `budget`, by the prices of `tariff` where it knows one."""
+        """Hold requests with the body `fields` to `budget`, by the prices of `tariff` where it knows one.
+
+        `others` are the prices of further lanes: a request is bound by the dearest lane that it may go to.
+        """
         self._loop = asyncio.get_running_loop()
         self._budget = budget
         self._fields = fields
-        self._tariff = tariff
+        self._lanes = (LaneTariff(tariff), *others)
         self._watcher = watcher
         self._waiters: deque[_Waiter] = deque()
         self._closed = False
@@ -128,15 +144,18 @@ class Spending:
         return reason
 
     def _bound(self, most: MostTokens, model: str | None) -> int | None:
-        asked = model or self._fields.get("model")
-        rates = None if self._tariff is None else self._tariff(None, asked if isinstance(asked, str) else None)
-        if rates is None:
-            return None
-        if most.completion is None:
-            raise RecordError(
-                "no max_tokens that bounds this row: under limits.max_cost_usd no request may cost just any amount"
-            )
-        return rates.most_nanousd(most.prompt, most.completion)
+        bound_nanousd = 0
+        for tariff, own_model in self._lanes:
+            asked = model or own_model or self._fields.get("model")
+            rates = None if tariff is None else tariff(None, asked if isinstance(asked, str) else None)
+            if rates is None:
+                return None
+            if most.completion is None:
+                raise RecordError(
+                    "no max_tokens that bounds this row: under limits.max_cost_usd no request may cost just any amount"
+                )
+            bound_nanousd = max(bound_nanousd, rates.most_nanousd(most.prompt, most.completion))
+        return bound_nanousd
 
     def _serve(self) -> None:
         """Let in from the head of the queue whom the budget covers; end it when nothing can come back any more."""

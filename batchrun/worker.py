@@ -15,6 +15,7 @@ import msgspec
 from batchrun.budget import MostTokens, Reservation
 from batchrun.client.breaker import Cause, Trip
 from batchrun.client.lane import Attempt, Lane
+from batchrun.client.lanes import Lanes, Shun
 from batchrun.client.outage import Weather
 from batchrun.errors import ExitStatus, RecordError
 from batchrun.events import LaneState, RowInFlight, Totals
@@ -32,6 +33,7 @@ class OpenRow(msgspec.Struct, kw_only=True):
 
     `began` is the monotonic time of its first attempt in this run, in seconds. `in_flight` is true while an attempt's
     exchange goes on. Under a budget `most` bounds what an attempt takes, and `reserved` is held for the one at hand.
+    `shun` is the lane that it is not to go to for a while.
     """
 
     row: int
@@ -43,6 +45,7 @@ class OpenRow(msgspec.Struct, kw_only=True):
     in_flight: bool = False
     most: MostTokens | None = None
     reserved: Reservation | None = None
+    shun: Shun | None = None
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,7 +71,7 @@ class Worker:
         *,
         prompter: Prompting,
         envelope: Envelope,
-        lane: Lane,
+        lanes: Lanes,
         clock: Callable[[], float],
         wall_us: Callable[[], int],
         spending: Spending | None = None,
@@ -79,7 +82,7 @@ class Worker:
         """
         self._prompter = prompter
         self._envelope = envelope
-        self._lane = lane
+        self._lanes = lanes
         self._clock = clock
         self._wall_us = wall_us
         self._spending = spending
@@ -120,27 +123,30 @@ class Worker:
             self._spending.close()
 
     async def _attempt(self, row: OpenRow, request: Request) -> Step:
-        tokens = self._lane.expected_tokens(request.body)
-        if not await self._lane.gate.enter(tokens):
-            return Step()
+        if (admitted := await self._lanes.enter(request.body, row.shun)) is None:
+            return Step(wait_s=(row.shun and row.shun.left_s) or None)
+        (lane, tokens), row.shun = admitted, None
         try:
             began, began_us = self._clock(), self._wall_us()
             row.began = began if row.began is None else row.began
             row.in_flight = True
             self._flying[row.row] = began
-            attempt = await self._lane.attempt(request.body, model=request.model, tokens=tokens)
+            attempt = await lane.attempt(request.body, model=request.model, tokens=tokens)
             row.in_flight = False
             row.tries = _counted(row.tries, attempt, began_us)
-            return self._step(row, request, attempt)
+            step = self._step(row, request, lane, attempt)
         except BaseException:
-            self._lane.gate.leave()
+            lane.gate.leave()
             raise
         finally:
             self._flying.pop(row.row, None)
+        if isinstance(attempt.came_to, Trouble):
+            self._lanes.changed()
+        return step
 
     def state(self) -> LaneState:
         """Return how far the limits that attempts are held to are used."""
-        state = self._lane.gate.state()
+        state = self._lanes.state()
         if self._spending is None:
             return state
         return msgspec.structs.replace(
@@ -197,31 +203,41 @@ class Worker:
         failure = Failure(row=row.row, error_class="input", message=str(error), account=account)
         return Step(entry=Entry(row=row.row, totals=Totals(), outcome=failure, holds_slot=False))
 
-    def _step(self, row: OpenRow, request: Request, attempt: Attempt) -> Step:
+    def _step(self, row: OpenRow, request: Request, lane: Lane, attempt: Attempt) -> Step:
         came_to, owed = attempt.came_to, self._settle(row, attempt)
         totals = _totals(row.tries, came_to, owed)
         if isinstance(came_to, Reply):
-            return self._answered(row, request, attempt, came_to, totals)
-        wait_s, then = self._way_on(row, attempt, came_to)
-        if wait_s is None and then is Then.FAIL_ROW and came_to.instead is not None:
-            return self._answered(row, request, attempt, came_to.instead, totals)
-        if wait_s is not None or then is Then.STOP_RUN:
-            entry = Entry(row=request.row, totals=totals, tries=row.tries)
-            stop = came_to.message if wait_s is None else None
-            return Step(entry=entry, wait_s=wait_s, stop=stop, weather=attempt.weather)
-        if (trip := self._tripped(row, came_to)) is not None:
-            entry = Entry(row=request.row, totals=totals, tries=row.tries, reverts=trip.rows)
-            return Step(entry=entry, stop=f"{came_to.message} ({trip.why})", weather=attempt.weather)
-        account = self._account(row, request, attempt, ())
+            account = self._account(row, request, lane, attempt, came_to.flags)
+            return self._answered(Completion(row=request.row, reply=came_to, account=account), lane, attempt, totals)
+        wait_s, then = self._way_on(row, lane, attempt, came_to)
+        if wait_s is None and then is Then.FAIL_ROW and (reply := came_to.instead) is not None:
+            account = self._account(row, request, lane, attempt, reply.flags)
+            return self._answered(Completion(row=request.row, reply=reply, account=account), lane, attempt, totals)
+        entry = Entry(row=request.row, totals=totals, tries=row.tries, lane=lane.number)
+        if wait_s is not None:
+            return Step(entry=entry, wait_s=wait_s, weather=attempt.weather)
+        if then is Then.STOP_RUN:
+            return self._stopped(row, entry, lane, came_to.message, attempt.weather)
+        if (trip := self._tripped(row, lane, came_to)) is not None:
+            entry = msgspec.structs.replace(entry, reverts=trip.rows)
+            return self._stopped(row, entry, lane, f"{came_to.message} ({trip.why})", attempt.weather)
         failure = Failure(
             row=request.row,
             error_class=came_to.error_class,
             message=came_to.message,
-            account=account,
+            account=self._account(row, request, lane, attempt, ()),
             usage=came_to.usage,
             raw=came_to.raw,
         )
-        return Step(entry=Entry(row=request.row, totals=totals, outcome=failure), weather=attempt.weather)
+        entry = msgspec.structs.replace(entry, outcome=failure, tries=None)
+        return Step(entry=entry, weather=attempt.weather)
+
+    def _stopped(self, row: OpenRow, entry: Entry, lane: Lane, why: str, weather: Weather) -> Step:
+        """Retire the lane; the row stays pending, and is another lane's with all of its tries where one is left."""
+        if (stop := self._lanes.retire(lane, why)) is not None:
+            return Step(entry=entry, stop=stop, weather=weather)
+        row.tries, row.began = row.tries.afresh(), None
+        return Step(entry=msgspec.structs.replace(entry, tries=row.tries), wait_s=0.0, weather=weather)
 
     def _settle(self, row: OpenRow, attempt: Attempt) -> Owed:
         """End what was reserved for an attempt; return what is owed for it although nobody knows its cost."""
@@ -231,23 +247,27 @@ class Worker:
             return owed_of(None) if owed else Owed()
         return self._spending.settle(reserved, came_to.cost, owed=owed, answered=isinstance(came_to, Reply))
 
-    def _answered(self, row: OpenRow, request: Request, attempt: Attempt, reply: Reply, totals: Totals) -> Step:
-        account = self._account(row, request, attempt, reply.flags)
-        outcome = Completion(row=request.row, reply=reply, account=account)
-        self._lane.breaker.answered()
-        entry = Entry(row=request.row, totals=totals, outcome=outcome, first_token_ms=attempt.first_token_ms)
+    def _answered(self, outcome: Completion, lane: Lane, attempt: Attempt, totals: Totals) -> Step:
+        lane.breaker.answered()
+        entry = Entry(
+            row=outcome.row,
+            totals=totals,
+            outcome=outcome,
+            lane=lane.number,
+            first_token_ms=attempt.first_token_ms,
+        )
         return Step(entry=entry, weather=attempt.weather)
 
-    def _tripped(self, row: OpenRow, trouble: Trouble) -> Trip | None:
-        """Tell the breaker of a row that is about to fail; return what follows when it trips."""
+    def _tripped(self, row: OpenRow, lane: Lane, trouble: Trouble) -> Trip | None:
+        """Tell the lane's breaker of a row that is about to fail; return what follows when it trips."""
         if trouble.error_class == "rejected":
             cause = Cause(http_status=trouble.http_status, code=trouble.code)
-            return self._lane.breaker.rejected(row.row, cause)
+            return lane.breaker.rejected(row.row, cause)
         if trouble.error_class == "context_overflow":  # the endpoint answers: it is the row that is too long
-            self._lane.breaker.answered()
+            lane.breaker.answered()
         return None
 
-    def _way_on(self, row: OpenRow, attempt: Attempt, trouble: Trouble) -> tuple[float | None, Then]:
+    def _way_on(self, row: OpenRow, lane: Lane, attempt: Attempt, trouble: Trouble) -> tuple[float | None, Then]:
         """Return the wait before the next try, or None and what happens instead."""
         if trouble.then is not Then.RETRY:
             return None, trouble.then
@@ -255,10 +275,16 @@ class Worker:
             row.began = None
             return 0.0, Then.RETRY
         elapsed_s = self._clock() - (row.began or 0.0)
-        wait_s = self._lane.retries.wait_s(row.tries, trouble, elapsed_s=elapsed_s)
-        return (None, trouble.at_last) if wait_s is None else (wait_s, Then.RETRY)
+        wait_s = lane.retries.wait_s(row.tries, trouble, elapsed_s=elapsed_s)
+        if wait_s is None:
+            return None, trouble.at_last
+        if trouble.pauses and self._lanes.are_several:  # the lane waits, the row is any lane's
+            return 0.0, Then.RETRY
+        if trouble.hint_s is not None and trouble.at_last is not Then.STOP_RUN:  # a key is tried twice where it failed
+            row.shun = self._lanes.shun(lane, wait_s)
+        return (wait_s if row.shun is None else 0.0), Then.RETRY
 
-    def _account(self, row: OpenRow, request: Request, attempt: Attempt, flags: tuple[str, ...]) -> Account:
+    def _account(self, row: OpenRow, request: Request, lane: Lane, attempt: Attempt, flags: tuple[str, ...]) -> Account:
         tries = row.tries
         return Account(
             attempts=tries.attempts,
@@ -270,6 +296,7 @@ class Worker:
             finished_us=self._wall_us(),
             request_sha256=request.sha256,
             flags=_flags(row, flags),
+            endpoint=lane.name,
         )
 
 

@@ -29,7 +29,7 @@ PATIENCE_S = 90
 
 def toml(table: Mapping[str, Any]) -> str:
     """Write a two-level job as TOML; JSON's forms of strings, numbers, lists and bools are TOML's too."""
-    lines = [f"{name} = {json.dumps(value)}" for name, value in table.items() if not isinstance(value, dict)]
+    lines = [f"{name} = {_inline(value)}" for name, value in table.items() if not isinstance(value, dict)]
     for name, below in table.items():
         if isinstance(below, dict):
             lines += [f"[{name}]", *(f"{key} = {_inline(value)}" for key, value in below.items())]
@@ -41,6 +41,8 @@ def toml(table: Mapping[str, Any]) -> str:
 def _inline(value: object) -> str:
     if isinstance(value, dict):
         return "{" + ", ".join(f"{json.dumps(key)} = {_inline(below)}" for key, below in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(_inline(one) for one in value) + "]"
     return json.dumps(value)
 
 

@@ -16,6 +16,7 @@ from batchrun.execution.affording import CostRange, cost_range
 from batchrun.execution.deadline import local_text
 from batchrun.execution.examine import Examined, examine
 from batchrun.job.deadline import deadline_at
+from batchrun.job.lanes import lanes_of
 from batchrun.job.load import load_job
 from batchrun.job.places import places_of
 from batchrun.job.settings import Job
@@ -166,8 +167,9 @@ def _missing(job: Job) -> str | None:
 
 
 def _shortest_time_s(job: Job, rows: int) -> float | None:
-    per_minute = job.limits.requests_per_minute
-    return None if per_minute is None else rows / per_minute * 60
+    lanes = lanes_of(job) if job.limits.strategy == "spread" else lanes_of(job)[:1]
+    rates = [lane.requests_per_minute for lane in lanes if lane.requests_per_minute is not None]
+    return rows / sum(rates) * 60 if len(rates) == len(lanes) else None
 
 
 def _deadline(job: Job) -> tuple[str | None, float | None]:

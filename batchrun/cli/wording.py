@@ -27,6 +27,8 @@ def progress_text(progress: Progress) -> str:
         parts.append(f"waiting for {progress.bound_by}")
     if progress.paused_s > 0:
         parts.append(f"paused for {progress.paused_s:.0f} s")
+    if retired := sum(lane.state == "retired" for lane in progress.lanes):
+        parts.append(f"{retired} of {len(progress.lanes)} endpoints retired")
     if old := [f"row {one.row} for {one.age_s:.0f} s" for one in progress.oldest if one.age_s >= WORTH_NAMING_S]:
         parts.append(f"longest in flight: {' and '.join(old)}")
     if progress.deadline_s is not None:

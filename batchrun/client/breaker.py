@@ -69,6 +69,10 @@ class Breaker:
         """Say whether a failure among `rows` may still be taken back, or was."""
         return any(row in rows for row in self._streak)
 
+    def let_go(self) -> None:
+        """Suspect no row any more: those that were taken back are pending again, or none will be."""
+        self._streak.clear()
+
     def _why(self) -> str:
         which = f"the first {FIRST_ROWS} rows" if self._only_this_cause else f"{ROWS_IN_A_ROW} rows in a row"
         return f"systemic failure: {which} failed alike and stay pending; see limits.breaker"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncGenerator, Callable
+from typing import Literal
 
 import msgspec
 
@@ -21,10 +22,14 @@ from batchrun.client.retry import RetryPolicy
 from batchrun.client.slots import Slots
 from batchrun.client.transport import Transport, open_transport
 from batchrun.events import Unwatched, Watcher
+from batchrun.job.lanes import lanes_of
 from batchrun.job.settings import Job
 from batchrun.model.attempt import Reply, Spends, Then, Trouble
+from batchrun.model.request import with_model
 from batchrun.pricing import Tariff
 
+OUT_AFTER_S = 5.0
+"""A lane that its server pauses for longer is out: another one takes its rows, where there is one."""
 SHORTAGE_S = 60.0
 """How long the lane makes do with the connections it has, before it tries whether this machine can open more."""
 
@@ -63,9 +68,13 @@ class Lane:
         secrets: tuple[str, ...] = (),
         key_source: str | None = None,
         watcher: Watcher | None = None,
+        name: str = "",
+        number: int = 0,
+        model: str | None = None,
     ) -> None:
         """Join the parts; `clock` is monotonic, in seconds.
 
+        Where there are several, `name` and `number` say which it is, and requests for the job's model ask for `model`.
         `secrets` are masked wherever a server echoes them; `key_source` is named where a server refuses the key;
         `watcher` is told once of each thing that is not as it was asked for.
         """
@@ -73,6 +82,11 @@ class Lane:
         self.retries = retries
         self.breaker = breaker or Breaker()
         self._estimate = estimate or Estimate(most_output_tokens=None)
+        self.name = name
+        self.number = number
+        self.retired: str | None = None
+        self._model = model
+        self._out_until = 0.0
         self._transport = transport
         self._clock = clock
         self._interpreter = Interpreter(
@@ -86,6 +100,25 @@ class Lane:
         self._exchanging = 0
         self._crowded = False
 
+    @property
+    def condition(self) -> Literal["open", "paused", "outage", "retired"]:
+        """What would become of an attempt now."""
+        if self.retired is not None:
+            return "retired"
+        if self._outage.is_on:
+            return "outage"
+        return "paused" if self.gate.paused_s else "open"
+
+    @property
+    def is_out(self) -> bool:
+        """Say whether its rows are another lane's for now: it is retired, in an outage, or paused for a while."""
+        return self.retired is not None or self._outage.is_on or self._clock() < self._out_until
+
+    @property
+    def room(self) -> int:
+        """Attempts that could begin now, as far as slots and pauses go."""
+        return 0 if self.retired is not None or self.gate.paused_s else self.gate.slots - self.gate.in_flight
+
     def expected_tokens(self, body: bytes) -> float:
         """Return the tokens that an attempt is to take at the gate."""
         return self._estimate.tokens(len(body))
@@ -95,6 +128,8 @@ class Lane:
 
         `model` is the one that the request asks for, None for the job's.
         """
+        if self._model is not None and model is None:
+            body = with_model(body, self._model)
         began, sent_at = self._clock(), self.gate.now()
         status: int | None = None
         short = False
@@ -137,12 +172,17 @@ class Lane:
             self.gate.succeeded()
         else:
             if came_to.pauses:
-                self.gate.pause(came_to.hint_s or 0.0)
+                self._pause(came_to.hint_s or 0.0)
             if came_to.spends is Spends.THROTTLE and came_to.hint_s is None:
                 self.gate.refused(self._exchanging)
             used = used if used is not None or came_to.maybe_billed else 0
         if used is not None:
             self.gate.correct(used - tokens, sent_at)
+
+    def _pause(self, wait_s: float) -> None:
+        self.gate.pause(wait_s)
+        if wait_s > OUT_AFTER_S:
+            self._out_until = max(self._out_until, self._clock() + wait_s)
 
     def _short(self, came_to: Reply | Trouble) -> Weather:
         """Admit no more attempts than there are connections; where there is none, that is an outage like others."""
@@ -184,13 +224,18 @@ async def open_lane(  # noqa: PLR0913 - what a run knows of its endpoint
     watcher: Watcher | None = None,
     learned_slots: int | None = None,
     quotas: Quotas | None = None,
+    number: int = 0,
+    keys: tuple[str, ...] = (),
+    keep_raw: bool = False,
 ) -> AsyncGenerator[Lane, None]:
-    """Open the lane of a job for one run; `key` goes into the job's auth header and nowhere else.
+    """Open one lane of a job for one run; `key` goes into its auth header and nowhere else.
 
     `tariff` prices what the server does not. A provider that tells how much it lets in flight is asked first.
-    `learned_slots` is where an earlier run left off, `quotas` are the limits a day with what is left of them.
+    `learned_slots` is where an earlier run left off, `quotas` are the limits a day with what is left of them, which all
+    lanes share. `keys` are those of other lanes, to be masked here too. `keep_raw` keeps the bodies of replies.
     """
-    endpoint, limits = job.endpoint, job.limits
+    plan, limits = lanes_of(job)[number], job.limits
+    endpoint = plan.endpoint
     source = endpoint.api_key_env or endpoint.api_key_file
     headers = dict(endpoint.headers)
     if key is not None:
@@ -200,31 +245,34 @@ async def open_lane(  # noqa: PLR0913 - what a run knows of its endpoint
         headers=headers,
         query=endpoint.query,
         timeout_s=endpoint.timeout_s,
-        concurrency=limits.concurrency,
+        concurrency=plan.concurrency,
         trust_env=trust_env,
         stream=endpoint.stream,
     ) as transport:
-        slots = limits.concurrency
+        slots = plan.concurrency
         if (told := await most_in_flight(transport, base_url)) is not None:
             slots = min(slots, told)
             (watcher or Unwatched()).noted("the provider told its limit", in_flight=told, slots=slots)
         yield Lane(
             gate=Gate(
                 slots=slots,
-                requests_per_minute=limits.requests_per_minute,
-                tokens_per_minute=limits.tokens_per_minute,
+                requests_per_minute=plan.requests_per_minute,
+                tokens_per_minute=plan.tokens_per_minute,
                 quotas=quotas,
                 adaptive=Slots(most=slots, adaptive=limits.adaptive, learned=learned_slots, clock=clock),
             ),
             transport=transport,
-            replies=ReplyReader(model=job.request.get("model"), tariff=tariff, keep_raw=endpoint.keep_raw),
+            replies=ReplyReader(model=plan.model or job.request.get("model"), tariff=tariff, keep_raw=keep_raw),
             retries=RetryPolicy(limits),
             clock=clock,
             outage=Outage(max_outage_s=limits.max_outage_s, clock=clock),
             breaker=Breaker(enabled=limits.breaker),
             estimate=Estimate(most_output_tokens=most_completion_tokens(job.request)),
             most_pause_s=limits.max_pause_s,
-            secrets=(key,) if key else (),
+            secrets=tuple(dict.fromkeys(secret for secret in (key, *keys) if secret)),
             key_source=source,
             watcher=watcher,
+            name=plan.name,
+            number=number,
+            model=plan.model,
         )

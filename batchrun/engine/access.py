@@ -8,28 +8,34 @@ from pathlib import Path
 from batchrun.client.proxy import proxy_for
 from batchrun.errors import JobError
 from batchrun.execution.once import Access
+from batchrun.job.lanes import LanePlan, lanes_of
 from batchrun.job.settings import SIMULATOR, Job
 
 _ROUND_A_KEY = " \t\r\n"
 
 
-def access_of(job: Job, environ: Mapping[str, str]) -> Access:
-    """Return the key that a job names, without a trailing newline; raises JobError when it is not there.
+def access_of(job: Job, environ: Mapping[str, str]) -> tuple[Access, ...]:
+    """Return for each lane the key that the job names, without a newline; raises JobError when it is not there.
 
-    Proxy variables are followed where they name one for the job's URL, and are refused where that is no HTTP proxy; the
-    simulator needs neither.
+    Proxy variables are followed where they name one for the lane's URL, and are refused where that is no HTTP proxy;
+    the simulator needs neither.
     """
-    if job.endpoint.base_url == SIMULATOR:
+    return tuple(_access(lane, environ) for lane in lanes_of(job))
+
+
+def _access(lane: LanePlan, environ: Mapping[str, str]) -> Access:
+    base_url = lane.endpoint.base_url
+    if base_url == SIMULATOR:
         return Access()
-    return Access(key=_key(job, environ), trust_env=proxy_for(job.endpoint.base_url, environ) is not None)
+    return Access(key=_key(lane, environ), trust_env=proxy_for(base_url, environ) is not None)
 
 
-def _key(job: Job, environ: Mapping[str, str]) -> str | None:
-    variable, file = job.endpoint.api_key_env, job.endpoint.api_key_file
+def _key(lane: LanePlan, environ: Mapping[str, str]) -> str | None:
+    variable, file = lane.endpoint.api_key_env, lane.endpoint.api_key_file
     if variable is not None:
-        where, text = f"the variable {variable} named by endpoint.api_key_env", environ.get(variable, "")
+        where, text = f"the variable {variable} named by {lane.at}.api_key_env", environ.get(variable, "")
     elif file is not None:
-        where = f"the file {file} named by endpoint.api_key_file"
+        where = f"the file {file} named by {lane.at}.api_key_file"
         try:
             text = Path(file).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:

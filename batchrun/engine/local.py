@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 from batchrun.events import Summary, Watcher
@@ -14,7 +14,7 @@ from batchrun.job.settings import Job
 _Value = TypeVar("_Value")
 
 
-def run_job(job: Job, options: RunOptions, *, access: Access, watcher: Watcher) -> Summary:
+def run_job(job: Job, options: RunOptions, *, access: Sequence[Access], watcher: Watcher) -> Summary:
     """Run a job here; see `execute` for what it returns and raises."""
     return execute(job, options, access=access, watcher=watcher, drive=drive)
 

@@ -9,9 +9,11 @@ from batchrun.errors import RecordError
 from batchrun.events import Watcher
 from batchrun.execution.examine import Examined
 from batchrun.execution.resume import OpenRun
+from batchrun.job.catalogue import quote_of
+from batchrun.job.lanes import lanes_of, most_in_flight
 from batchrun.model.attempt import Usage
 from batchrun.pricing import nanousd_from_usd, usd
-from batchrun.spending import Spending
+from batchrun.spending import LaneTariff, Spending
 
 LOOKED_AT_ROWS = 1000
 BYTES_PER_TOKEN = 4
@@ -46,7 +48,8 @@ def spending_of(run: OpenRun, watcher: Watcher) -> Spending | None:
         dearest_nanousd=run.store.dearest_nanousd(),
     )
     budget = Budget(nanousd_from_usd(most_usd) or 0, spent)
-    return Spending(budget, fields=run.job.request, tariff=quote.tariff, watcher=watcher)
+    others = [LaneTariff(quote_of(run.job, lane=lane).tariff, lane.model) for lane in lanes_of(run.job)[1:]]
+    return Spending(budget, fields=run.job.request, tariff=quote.tariff, watcher=watcher, others=others)
 
 
 def begin_sending(run: OpenRun, watcher: Watcher) -> None:
@@ -56,7 +59,7 @@ def begin_sending(run: OpenRun, watcher: Watcher) -> None:
     """
     pending = sum(part.pending for part in run.open_parts)
     with run.store.changing():
-        lost = run.store.begin_sending(min(run.job.limits.concurrency, pending))
+        lost = run.store.begin_sending(min(most_in_flight(run.job), pending))
     if lost and run.job.limits.max_cost_usd is not None:
         watcher.noted("the last run was killed; the budget counts what it may have had in flight", attempts=lost)
 

@@ -95,6 +95,10 @@ class Backlog:
         self._uncommitted -= 1
         self._note_room()
 
+    def reopened(self, rows: int) -> None:
+        """Say that rows which were settled will come back to be tried again."""
+        self._open += rows
+
     def settled(self) -> None:
         """Say that a taken row needs no further try."""
         self._open -= 1

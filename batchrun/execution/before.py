@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 
 from batchrun.client.limiter import Quotas
 from batchrun.client.rate import DAY_S, Quota
 from batchrun.errors import OutputError
+from batchrun.job.lanes import LanePlan
 from batchrun.job.options import RunOptions
 from batchrun.job.places import Places, places_of
 from batchrun.job.settings import Job, LimitSettings
@@ -22,9 +23,9 @@ _MINUTE_S = 60.0
 
 
 class Before(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the slots left off, None where nothing is known, and what the last day's minutes used of limits a day."""
+    """Where the slots of each lane left off, None where nothing is known, and what the last day's minutes used."""
 
-    slots: int | None = None
+    slots: tuple[int | None, ...] = ()
     spent: tuple[SpentMinute, ...] = ()
 
     def quotas(self, limits: LimitSettings, *, clock: Callable[[], float]) -> Quotas:
@@ -38,19 +39,26 @@ class Before(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-def before_of(store: Store, other: Places | None) -> Before:
+def slots_note(number: int, name: str) -> str:
+    """Return the name under which the ledger notes where the slots of a lane left off."""
+    return "slots" if number == 0 else f"slots of {name}"
+
+
+def before_of(store: Store, other: Places | None, lanes: Sequence[LanePlan]) -> Before:
     """Return what to take over from this output's ledger and from the `other` one, where that is there to be read.
 
     The other one is what a fresh start replaces, or the output of the day before.
     """
-    noted = store.noted("slots")
+    names = [slots_note(number, lane.name) for number, lane in enumerate(lanes)]
+    noted = [store.noted(name) for name in names]
     since_minute = int((time.time() - DAY_S) // _MINUTE_S)
     spent = store.spent(since_minute)
     if other is not None and other.ledger.exists():
         with contextlib.suppress(OutputError), reading(other.ledger) as earlier:  # it would only have helped
-            noted = noted or earlier.noted("slots")
+            noted = [here or earlier.noted(name) for here, name in zip(noted, names, strict=True)]
             spent = sorted([*spent, *earlier.spent(since_minute)])
-    return Before(slots=None if noted is None else int(noted), spent=tuple(spent))
+    slots = tuple(None if text is None else int(text) for text in noted)
+    return Before(slots=slots, spent=tuple(spent))
 
 
 def earlier_places(job: Job, options: RunOptions) -> Places | None:

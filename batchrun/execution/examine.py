@@ -9,6 +9,7 @@ import msgspec
 from batchrun.budget import most_completion_tokens
 from batchrun.errors import JobError, RecordError
 from batchrun.job.catalogue import Quote, quote_of
+from batchrun.job.lanes import lanes_of
 from batchrun.job.places import Places
 from batchrun.job.settings import OPENAI_BATCH, Job
 from batchrun.model.record import Column, Survey
@@ -38,8 +39,8 @@ class Examined(msgspec.Struct, frozen=True, kw_only=True):
         return open_reader(self.survey, Needs(values=self.prompter.columns, carried=carried))
 
     def envelope(self) -> Envelope:
-        """Return the fixed part of the job's requests."""
-        endpoint = self.job.endpoint
+        """Return the fixed part of the job's requests, as they go to its first endpoint."""
+        endpoint = lanes_of(self.job)[0].endpoint
         return Envelope(identity=endpoint.base_url, fields=self.job.request, stream=endpoint.stream)
 
 
@@ -52,11 +53,13 @@ def examine(job: Job, places: Places, *, known: Survey | None = None) -> Examine
     quote = quote_of(job)
     survey = survey_input(job.input, known=known)
     prompter = _prompter(job, survey)
+    lanes = lanes_of(job)
     layout = Layout(
         rows_per_part=job.output.rows_per_part,
         carried=_carried(job, survey),
         prefix=job.output.prefix,
-        keep_raw=job.endpoint.keep_raw,
+        keep_raw=any(lane.endpoint.keep_raw for lane in lanes),
+        endpoint=len(lanes) > 1,
     )
     refuse_clashes(layout)
     examined = Examined(job=job, places=places, survey=survey, prompter=prompter, layout=layout, quote=quote)
@@ -67,8 +70,9 @@ def examine(job: Job, places: Places, *, known: Survey | None = None) -> Examine
 def _check_budget(examined: Examined) -> None:
     """Refuse a price that is asked for and not known, and a budget that can't bound what any of the first rows cost."""
     job, quote = examined.job, examined.quote
-    if job.limits.require_priced and quote.rates is None:
-        raise JobError(f"limits.require_priced: no price is known before the start: {quote.unknown}; set [price]")
+    for lane in lanes_of(job) if job.limits.require_priced else ():
+        if (theirs := quote_of(job, lane=lane)).rates is None:
+            raise JobError(f"limits.require_priced: no price is known before the start: {theirs.unknown}; set [price]")
     if job.limits.max_cost_usd is None or quote.tariff is None or most_completion_tokens(job.request) is not None:
         return
     by_row = job.input.format == OPENAI_BATCH or (job.prompt is not None and job.prompt.params is not None)

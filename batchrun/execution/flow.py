@@ -17,10 +17,12 @@ from typing import NoReturn
 import msgspec
 
 from batchrun.client.lane import Lane
+from batchrun.client.lanes import Lanes
 from batchrun.client.outage import Weather
 from batchrun.errors import BatchrunError, ExitStatus, OutputError, innermost
 from batchrun.events import Progress, Watcher
 from batchrun.execution.backlog import Backlog
+from batchrun.execution.before import slots_note
 from batchrun.execution.deadline import Deadline
 from batchrun.execution.ending import Ending
 from batchrun.execution.grace import Grace
@@ -28,7 +30,9 @@ from batchrun.execution.parts import OpenPart, OpenParts
 from batchrun.execution.pulse import Pulse
 from batchrun.execution.resume import OpenRun, standing_of
 from batchrun.execution.signals import ECHO_S, STATUSES, SignalWatch
+from batchrun.execution.suspects import Suspects
 from batchrun.execution.tolerance import early_ending
+from batchrun.job.lanes import lanes_of, most_in_flight
 from batchrun.ledger.group_commit import Ledger
 from batchrun.ledger.opening import reading
 from batchrun.ledger.records import Entry, PartRecord, Tallies
@@ -46,26 +50,28 @@ class Flow:
     """Drives the open parts of one run to their end; used once, inside the running loop."""
 
     def __init__(
-        self, run: OpenRun, *, lane: Lane, worker: Worker, pulse: Pulse, watcher: Watcher, signals: SignalWatch
+        self, run: OpenRun, *, lanes: Lanes, worker: Worker, pulse: Pulse, watcher: Watcher, signals: SignalWatch
     ) -> None:
         """Wire the parts of a run together; nothing starts yet."""
-        limits = run.job.limits
         self._run = run
-        self._lane = lane
+        self._lanes = lanes
         self._worker = worker
         self._pulse = pulse
         self._watcher = watcher
         self._signals = signals
         self._ledger = Ledger(run.store)
         self._spool = Spool(run.places.spool, run.layout)
-        self._backlog = Backlog(most_waiting=4 * limits.concurrency + 1000)
+        self._backlog = Backlog(most_waiting=4 * most_in_flight(run.job) + 1000)
         self._parts = OpenParts(run.open_parts, rows_per_part=run.layout.rows_per_part)
         self._ready: asyncio.Queue[OpenPart | None] = asyncio.Queue(len(run.open_parts) + 1)
-        self._suspected: list[OpenPart] = []
+        self._suspects = Suspects(lanes, self._ready.put_nowait)
         self._inner: list[asyncio.Task[None]] = []
         self._endings: list[Ending] = []
         self._deadline = Deadline(
-            run.ends_at, named=limits.deadline or "", most_attempt_s=run.job.endpoint.timeout_s, watcher=watcher
+            run.ends_at,
+            named=run.job.limits.deadline or "",
+            most_attempt_s=max(lane.endpoint.timeout_s for lane in lanes_of(run.job)),
+            watcher=watcher,
         )
         self._grace = Grace(run.options.grace_s, self._let_go)
         self._sealed = asyncio.Event()
@@ -104,21 +110,21 @@ class Flow:
             self._deadline.end()
             if self._failure is None:
                 await self._ledger.ask(self._note_slots)
-            if not self._lane.breaker.has_tripped:
-                self._announce_suspected(all_settled=True)
+            self._suspects.clear_all()
             self._ready.put_nowait(None)
             await self._sealed.wait()
             self._ended.set()
 
     def _note_slots(self, store: Store) -> None:
         """Keep what the slots came to for the next run; all that was put before is durable then."""
-        if (learned := self._lane.gate.learned_slots) is not None:
-            store.note(slots=str(learned))
+        for lane in self._lanes:
+            if (learned := lane.gate.learned_slots) is not None:
+                store.note(**{slots_note(lane.number, lane.name): str(learned)})
 
     def _workers(self) -> int:
         """Return how many workers the slots and the rows that are left deserve."""
         pending = sum(part.pending for part in self._run.open_parts)
-        return min(self._run.job.limits.concurrency, max(1, pending))
+        return min(most_in_flight(self._run.job), max(1, pending))
 
     async def _read(self) -> None:
         """Read the open parts in order, spool what is carried, hand on what needs a request."""
@@ -127,7 +133,7 @@ class Flow:
             while not self._backlog.closed and (chunk := await asyncio.to_thread(next, source, None)):
                 part, rows, count = chunk
                 await self._backlog.add(rows)
-                self._announce(self._parts.read(part, count))
+                self._suspects.ready(self._parts.read(part, count))
         except BatchrunError as error:
             self.drain(Ending(status=error.status, reason=str(error)))
         self._backlog.all_read()
@@ -175,11 +181,14 @@ class Flow:
             if step.entry is None:
                 if step.stop is not None:
                     self.drain(Ending(status=step.status, reason=step.stop))
+                elif step.wait_s is not None:
+                    self._backlog.retry_in(row, step.wait_s)
                 continue
             self._put(step.entry)
-            self._note_weather(step.weather)
-            if self._suspected:
-                self._announce_suspected()
+            self._note_weather(step.weather, self._lanes[step.entry.lane])
+            self._suspects.hold(row, step.entry.outcome)
+            self._suspects.look_again()
+            self._backlog.reopened(len(step.entry.reverts))
             if step.stop is not None:
                 self.drain(Ending(status=step.status, reason=step.stop))
             elif step.wait_s is not None:
@@ -187,9 +196,10 @@ class Flow:
             else:
                 self._backlog.settled()
 
-    def _note_weather(self, weather: Weather) -> None:
+    def _note_weather(self, weather: Weather, lane: Lane) -> None:
         if weather in {Weather.BEGINS, Weather.ENDS, Weather.CROWDED}:
-            self._watcher.noted(weather.value, in_flight=self._lane.gate.in_flight)
+            name = {"endpoint": lane.name} if self._lanes.are_several else {}
+            self._watcher.noted(weather.value, **name, in_flight=lane.gate.in_flight)
 
     def _put(self, entry: Entry) -> None:
         if not entry.holds_slot:
@@ -200,32 +210,23 @@ class Flow:
         """Take note of what is durable: slots come back, rows are settled, parts get ready."""
         for entry in entries:
             if entry.holds_slot:
-                self._lane.gate.leave()
+                self._lanes[entry.lane].gate.leave()
             else:
                 self._backlog.committed_without_slot()
             self._pulse.add(entry)
             if entry.outcome is not None:
-                self._announce(self._parts.settled(entry.row))
+                self._suspects.ready(self._parts.settled(entry.row))
+            if entry.reverts:
+                self._take_back(entry)
         self._deadline.add(entries)
         self._stop_early()
 
-    def _announce(self, part: OpenPart | None) -> None:
-        """Have a part written, later when the breaker may still take a failure of its rows back."""
-        if part is None:
-            return
-        if self._lane.breaker.suspects(part.rows):
-            self._suspected.append(part)
-        else:
-            self._ready.put_nowait(part)
-
-    def _announce_suspected(self, *, all_settled: bool = False) -> None:
-        """Have the parts written that waited for the breaker; all of them once nothing is left that could trip it."""
-        waited, self._suspected = self._suspected, []
-        for part in waited:
-            if all_settled:
-                self._ready.put_nowait(part)
-            else:
-                self._announce(part)
+    def _take_back(self, entry: Entry) -> None:
+        """Have rows sent again that a breaker took back, where another lane is left for them."""
+        parts = {self._parts.reopened(row) for row in entry.reverts}
+        self._lanes[entry.lane].breaker.let_go()
+        for row in self._suspects.taken_back(entry.reverts, parts):
+            self._backlog.retry_in(row, 0.0)
 
     async def _seal(self) -> None:
         """Write parts as they get ready; the file of a part changes between two commits of the ledger."""
@@ -279,6 +280,7 @@ class Flow:
     def _progress(self) -> Progress:
         return self._pulse.progress(
             self._worker.state(),
+            lanes=self._lanes.progress(),
             waiting=self._backlog.waiting,
             draining=bool(self._endings),
             oldest=self._worker.oldest(OLDEST_SHOWN),
@@ -291,7 +293,7 @@ class Flow:
             asyncio.get_running_loop().call_later(ECHO_S, self._note_draining, ending.status)
         self._endings.append(ending)
         self._backlog.close()
-        self._lane.gate.close()
+        self._lanes.close()
         self._worker.close()
         self._grace.begin(after_s=after_s)
 
@@ -303,7 +305,7 @@ class Flow:
             self.drain(ending)
 
     def _note_draining(self, status: ExitStatus) -> None:
-        self._watcher.noted("draining", exit_status=int(status), in_flight=self._lane.gate.in_flight)
+        self._watcher.noted("draining", exit_status=int(status), in_flight=self._lanes.in_flight)
 
     def _let_go(self) -> None:
         for task in self._inner:
@@ -314,7 +316,7 @@ class Flow:
         self._failure = error
         self._hurried = True
         self._backlog.close()
-        self._lane.gate.close()
+        self._lanes.close()
         self._worker.close()
         self._let_go()
 

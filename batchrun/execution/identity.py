@@ -9,6 +9,7 @@ from typing import cast
 
 import msgspec
 
+from batchrun.job.lanes import lanes_of
 from batchrun.job.settings import Job
 from batchrun.model.record import Survey
 from batchrun.model.request import NEVER_IN_DIGEST
@@ -18,12 +19,15 @@ _BEFORE_CHARS = 20
 
 
 def identity_of(job: Job, survey: Survey) -> Mapping[str, object]:
-    """Return all that decides what is asked: request, prompt, base URL, input; nothing about key, pace or output."""
+    """Return all that decides what is asked: request, prompt, base URL, input; nothing about key, pace or output.
+
+    Of several endpoints it is the first one's base URL; the others may come and go.
+    """
     prompt: dict[str, object] = msgspec.structs.asdict(job.prompt) if job.prompt else {}
     return {
         "request": {name: value for name, value in job.request.items() if name not in NEVER_IN_DIGEST},
         "prompt": {name: value for name, value in prompt.items() if value is not None},
-        "endpoint": {"base_url": job.endpoint.base_url},
+        "endpoint": {"base_url": lanes_of(job)[0].endpoint.base_url},
         "input": {
             "format": survey.format,
             "key": survey.key,

@@ -11,7 +11,8 @@ from typing import Any
 
 import msgspec
 
-from batchrun.client.lane import open_lane
+from batchrun.client.lane import Lane, open_lane
+from batchrun.client.lanes import Lanes
 from batchrun.errors import BatchrunError, ExitStatus, OutputError
 from batchrun.events import Bystander, Summary, Watcher
 from batchrun.execution.affording import begin_sending, end_sending, spending_of
@@ -22,7 +23,9 @@ from batchrun.execution.opening import open_run
 from batchrun.execution.pulse import Pulse
 from batchrun.execution.resume import OpenRun
 from batchrun.execution.signals import SignalWatch
+from batchrun.job.catalogue import quote_of
 from batchrun.job.deadline import deadline_at
+from batchrun.job.lanes import lanes_of
 from batchrun.job.options import RunOptions
 from batchrun.job.places import places_of
 from batchrun.job.settings import SIMULATOR, Job
@@ -37,18 +40,19 @@ Driver = Callable[[Coroutine[Any, Any, Sequence[Ending]]], Sequence[Ending]]
 
 
 class Access(msgspec.Struct, frozen=True, kw_only=True):
-    """What the surroundings give a run: the key, and whether proxy variables are to be followed."""
+    """What the surroundings give one lane: the key, and whether proxy variables are to be followed."""
 
     key: str | None = None
     trust_env: bool = False
 
 
-def execute(job: Job, options: RunOptions, *, access: Access, watcher: Watcher, drive: Driver) -> Summary:
+def execute(job: Job, options: RunOptions, *, access: Sequence[Access], watcher: Watcher, drive: Driver) -> Summary:
     """Run a job until every row is settled or a reason ends it; return its summary, which is then on disk too.
 
-    `drive` runs one coroutine on an event loop. A `watcher` that raises is told nothing more. A complete output sends
-    nothing and keeps its summary. Raises JobError (exit status 2) and OutputHeldError (6); every other end is told by
-    the summary's exit_status, except a fault of batchrun itself, which is raised after the summary was written.
+    `access` is that of each lane; `drive` runs one coroutine on an event loop. A `watcher` that raises is told nothing
+    more. A complete output sends nothing and keeps its summary. Raises JobError (exit status 2) and OutputHeldError
+    (6); every other end is told by the summary's exit_status, except a fault of batchrun itself, which is raised after
+    the summary was written.
     """
     signals = SignalWatch(enabled=options.signals)
     watcher = Bystander(watcher)
@@ -62,7 +66,9 @@ def execute(job: Job, options: RunOptions, *, access: Access, watcher: Watcher, 
             return _carried_out(run, access, watcher, drive, signals)
 
 
-def _carried_out(run: OpenRun, access: Access, watcher: Watcher, drive: Driver, signals: SignalWatch) -> Summary:
+def _carried_out(
+    run: OpenRun, access: Sequence[Access], watcher: Watcher, drive: Driver, signals: SignalWatch
+) -> Summary:
     """Drive an open run, put its output in place, write its summary."""
     began, started_at = time.monotonic(), datetime.now(tz=UTC)
     pulse = Pulse(run, clock=time.monotonic)
@@ -143,47 +149,54 @@ def _written(run: OpenRun, summary: Summary) -> Summary:
     return summary
 
 
-async def _send(run: OpenRun, access: Access, watcher: Watcher, signals: SignalWatch, pulse: Pulse) -> Sequence[Ending]:
-    clock = time.monotonic
+async def _send(
+    run: OpenRun, access: Sequence[Access], watcher: Watcher, signals: SignalWatch, pulse: Pulse
+) -> Sequence[Ending]:
     quote = run.examined.quote
-    endpoint = msgspec.structs.replace(run.job.endpoint, keep_raw=run.layout.keep_raw)  # as the output was begun
     if run.job.price is not None and quote.unknown is not None:
         watcher.noted("no price is known", why=f"{quote.unknown}; a cost is unknown where the server reports none")
-    async with (
-        _endpoint(run.job) as base_url,
-        open_lane(
-            msgspec.structs.replace(run.job, endpoint=endpoint),
-            base_url=base_url,
-            key=access.key,
-            trust_env=access.trust_env,
-            clock=clock,
-            tariff=quote.tariff,
-            watcher=watcher,
-            learned_slots=run.before.slots,
-            quotas=run.before.quotas(run.job.limits, clock=asyncio.get_running_loop().time),
-        ) as lane,
-    ):
+    async with _open_lanes(run, access, watcher) as lanes:
         begin_sending(run, watcher)
         prompter, envelope = run.examined.prompter, run.examined.envelope()
         worker = Worker(
             prompter=prompter,
             envelope=envelope,
-            lane=lane,
-            clock=clock,
+            lanes=lanes,
+            clock=time.monotonic,
             wall_us=_wall_us,
             spending=spending_of(run, watcher),
         )
-        return await Flow(run, lane=lane, worker=worker, pulse=pulse, watcher=watcher, signals=signals).go()
+        return await Flow(run, lanes=lanes, worker=worker, pulse=pulse, watcher=watcher, signals=signals).go()
 
 
 @contextlib.asynccontextmanager
-async def _endpoint(job: Job) -> AsyncGenerator[str, None]:
-    """Yield the base URL to send to; the simulator lives as long as the run."""
-    if job.endpoint.base_url == SIMULATOR:
-        async with child(job.simulator) as base_url:
-            yield base_url
-    else:
-        yield job.endpoint.base_url
+async def _open_lanes(run: OpenRun, access: Sequence[Access], watcher: Watcher) -> AsyncGenerator[Lanes, None]:
+    """Yield the lanes to send by, each with its own session and limits; the simulator lives as long as the run."""
+    job = run.job
+    keys = tuple(one.key for one in access if one.key is not None)
+    quotas = run.before.quotas(job.limits, clock=asyncio.get_running_loop().time)
+    async with contextlib.AsyncExitStack() as stack:
+        lanes: list[Lane] = []
+        for number, (plan, given) in enumerate(zip(lanes_of(job), access, strict=True)):
+            base_url = plan.endpoint.base_url
+            if base_url == SIMULATOR:
+                base_url = await stack.enter_async_context(child(job.simulator))
+            opening = open_lane(
+                job,
+                base_url=base_url,
+                key=given.key,
+                trust_env=given.trust_env,
+                clock=time.monotonic,
+                tariff=quote_of(job, lane=plan).tariff,
+                watcher=watcher,
+                learned_slots=run.before.slots[number],
+                quotas=quotas,
+                number=number,
+                keys=keys,
+                keep_raw=run.layout.keep_raw,
+            )
+            lanes.append(await stack.enter_async_context(opening))
+        yield Lanes(lanes, strategy=job.limits.strategy, watcher=watcher)
 
 
 def _wall_us() -> int:

@@ -19,6 +19,7 @@ from batchrun.execution.examine import Examined, examine
 from batchrun.execution.identity import difference, identity_of
 from batchrun.execution.lock import held, parts_held, refuse_remote_disk
 from batchrun.execution.resume import OpenRun, take_up
+from batchrun.job.lanes import lanes_of, most_in_flight
 from batchrun.job.options import RunOptions
 from batchrun.job.places import Places, places_of
 from batchrun.job.settings import Job
@@ -53,7 +54,7 @@ def open_run(job: Job, options: RunOptions, watcher: Watcher) -> Generator[OpenR
             stack.enter_context(parts_held(standing.parts))
         examined = examine(job, places, known=_known_survey(store))
         rows = examined.survey.rows if options.limit is None else min(options.limit, examined.survey.rows)
-        ensure_descriptors(min(job.limits.concurrency, rows))
+        ensure_descriptors(min(most_in_flight(job), rows))
         if store is None:
             _refuse_beginning(examined, options, standing)
         _make_folders(places)  # a folder of parts that was taken away is made again
@@ -67,7 +68,7 @@ def open_run(job: Job, options: RunOptions, watcher: Watcher) -> Generator[OpenR
         layout = _layout(store, examined.layout, watcher)
         run = take_up(examined, options, store, layout, rows, watcher)
         other = standing if options.fresh else earlier_places(job, options)
-        yield msgspec.structs.replace(run, before=before_of(store, other))
+        yield msgspec.structs.replace(run, before=before_of(store, other, lanes_of(job)))
 
 
 def _is_there(folder: Path) -> bool:
@@ -191,5 +192,6 @@ def _layout(store: Store, asked: Layout, watcher: Watcher) -> Layout:
     """Return the layout that the output was begun with; a changed one does not reach into a begun output."""
     begun = msgspec.json.decode(store.noted("layout") or "", type=Layout)
     if begun != asked:
-        watcher.noted("layout kept", why="rows_per_part, columns, prefix and keep_raw stay as the output was begun")
+        what = "rows_per_part, columns, prefix, keep_raw and column endpoint stay as the output was begun"
+        watcher.noted("layout kept", why=what)
     return begun

@@ -41,6 +41,13 @@ class OpenParts:
         self._left[part] -= 1
         return self._if_ready(part)
 
+    def reopened(self, row: int) -> int:
+        """Note that a settled row is pending again; return its part's number, which is not ready any more."""
+        part = row // self._rows_per_part
+        self._left[part] = self._left.get(part, 0) + 1
+        self._unread.setdefault(part, 0)
+        return part
+
     def _if_ready(self, part: int) -> OpenPart | None:
         if self._unread[part] or self._left[part]:
             return None

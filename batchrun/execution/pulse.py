@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from statistics import median
 
-from batchrun.events import Bound, LaneState, Progress, RowInFlight
+from batchrun.events import Bound, LaneProgress, LaneState, Progress, RowInFlight
 from batchrun.execution.resume import OpenRun
 from batchrun.ledger.records import Entry
 from batchrun.pricing import usd
@@ -81,6 +81,7 @@ class Pulse:
         draining: bool,
         oldest: Sequence[RowInFlight],
         deadline_s: float | None,
+        lanes: Sequence[LaneProgress] = (),
     ) -> Progress:
         """Return the run as it stands; pace and forecast are those of the last half minute."""
         now, totals = self._clock(), self._totals
@@ -118,6 +119,7 @@ class Pulse:
             eta_s=left / rows_per_s if rows_per_s > 0 else None,
             draining=draining,
             oldest=oldest,
+            lanes=lanes,
             at=datetime.now(tz=UTC).isoformat(),
             deadline_s=deadline_s,
         )

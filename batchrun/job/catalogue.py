@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from batchrun.errors import JobError
+from batchrun.job.lanes import LanePlan, lanes_of
 from batchrun.job.settings import Job
 from batchrun.pricing import MOST_USD_PER_MILLION, Price, Rate, Rates, Tariff, rate
 
@@ -46,8 +47,10 @@ class Quote(msgspec.Struct, frozen=True, kw_only=True):
     unknown: str | None = None
 
 
-def quote_of(job: Job, *, now: Callable[[], datetime] = lambda: datetime.now(tz=UTC)) -> Quote:
-    """Return what prices a job's replies; `now` is the time that prices are asked for, aware.
+def quote_of(
+    job: Job, *, lane: LanePlan | None = None, now: Callable[[], datetime] = lambda: datetime.now(tz=UTC)
+) -> Quote:
+    """Return what prices the replies of a lane, default: the job's first; `now` is the time of the prices, aware.
 
     Raises JobError where the job asks for the table and it is not installed.
     """
@@ -57,8 +60,9 @@ def quote_of(job: Job, *, now: Callable[[], datetime] = lambda: datetime.now(tz=
     if not price.auto:
         rates = price.rates()
         return Quote(tariff=lambda _answered, _asked: rates, rates=rates, source="[price]")
-    table = _Table(job, price, now)
-    asked = job.request.get("model")
+    lane = lane or lanes_of(job)[0]
+    table = _Table(lane.endpoint.base_url, job.request.get("service_tier"), price, now)
+    asked = lane.model or job.request.get("model")
     if not isinstance(asked, str):
         return Quote(tariff=table.rates, unknown="each row names a model of its own and is priced by that")
     rates = table.rates(None, asked)
@@ -70,7 +74,7 @@ def quote_of(job: Job, *, now: Callable[[], datetime] = lambda: datetime.now(tz=
 class _Table:
     """The prices of one provider, overridden by those that the job gives."""
 
-    def __init__(self, job: Job, price: Price, now: Callable[[], datetime]) -> None:
+    def __init__(self, base_url: str, tier: object, price: Price, now: Callable[[], datetime]) -> None:
         """Import the table; raises JobError where it is not there."""
         try:
             import genai_prices  # noqa: PLC0415 - optional, and 0.2 s of CPU that only a job with price.auto needs
@@ -83,10 +87,9 @@ class _Table:
         self._package, self._tiered = genai_prices, TieredPrices
         self._price = price
         self._now = now
-        url = urlsplit(job.endpoint.base_url)
-        self._host = url.hostname or job.endpoint.base_url
+        url = urlsplit(base_url)
+        self._host = url.hostname or base_url
         self._url = f"https://{_ANOTHER_NAME.get(self._host, self._host)}{url.path}"
-        tier = job.request.get("service_tier")
         self._context = {"service_tier": tier} if isinstance(tier, str) and tier != "auto" else None
         self._minute = 0
         self._known: dict[tuple[str | None, str | None], Rates | None] = {}

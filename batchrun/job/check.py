@@ -14,6 +14,7 @@ import msgspec
 
 from batchrun.errors import JobError
 from batchrun.job.deadline import EXPECTED, is_deadline
+from batchrun.job.lanes import LanePlan, lanes_of
 from batchrun.job.settings import OPENAI_BATCH, SIMULATOR, Job, LimitSettings, SimulatorSettings
 from batchrun.prompt.openai_batch import CUSTOM_ID
 
@@ -26,6 +27,7 @@ _SECRET = re.compile(
 )
 _SECRET_HEADER = re.compile(r"(?:.*-)?(?:authorization|api-?key|auth-token|access-token|subscription-key|cookie)")
 _SECRET_NAMES = frozenset(["api_key", "apikey", "api-key", "key", "token", "access_token", "secret", "password"])
+_ENTRY = re.compile(r"^endpoint\[[0-9]+\]")
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _REMOTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _SECRET_ADVICE = (
@@ -48,7 +50,7 @@ def _leaves(tree: object, at: str = "") -> Iterator[tuple[str, object]]:
 def refuse_secrets(tree: Mapping[str, object]) -> None:
     """Raise JobError, which never quotes it, where a literal secret stands in the file."""
     for at, value in _leaves(tree):
-        table, _, name = at.rpartition(".")
+        table, _, name = _ENTRY.sub("endpoint", at).rpartition(".")
         named_so = (
             (table == "endpoint" and name.lower() in _SECRET_NAMES)
             or (table == "endpoint.headers" and _SECRET_HEADER.fullmatch(name.lower()))
@@ -59,7 +61,7 @@ def refuse_secrets(tree: Mapping[str, object]) -> None:
             raise JobError(f"a key of the job file: {_SECRET_ADVICE}")
         if named_so or (isinstance(value, str) and _SECRET.search(value)):
             raise JobError(f"{at}: {_SECRET_ADVICE}")
-        if at == "endpoint.api_key_env" and isinstance(value, str) and not _names_variable(value):
+        if (table, name) == ("endpoint", "api_key_env") and isinstance(value, str) and not _names_variable(value):
             raise JobError(f"{at}: expected the NAME of an environment variable; the key itself must not stand here")
 
 
@@ -82,7 +84,9 @@ def check_job(job: Job) -> None:
     if job.request.get("stream", False) is not False:
         raise JobError("request.stream: expected false or nothing; endpoint.stream decides")
     _check_sendable(job)
-    _check_endpoint(job)
+    for lane in lanes_of(job):
+        _check_endpoint(lane)
+    _check_lanes(job)
     _check_wire_words(job)
     check_simulator(job.simulator)
     _check_prompt(job)
@@ -149,16 +153,18 @@ def _check_sendable(job: Job) -> None:
 
 def _check_wire_words(job: Job) -> None:
     """Refuse what can't stand in an HTTP head or in a path, before anything is made."""
-    for at, value in _leaves(msgspec.to_builtins({"endpoint": job.endpoint, "output": job.output, "input": job.input})):
+    endpoint = list(job.endpoint) if isinstance(job.endpoint, tuple) else job.endpoint
+    for at, value in _leaves(msgspec.to_builtins({"endpoint": endpoint, "output": job.output, "input": job.input})):
         if isinstance(value, str) and not value.isprintable():
             raise JobError(f"{at}: holds control characters")
-    for name in (*job.endpoint.headers, job.endpoint.auth_header):
-        if not _TOKEN.fullmatch(name):
-            raise JobError(f"endpoint.headers: {name!r} is no name of an HTTP header")
-    try:
-        (urlsplit(job.endpoint.base_url).hostname or "").encode("idna")
-    except UnicodeError:
-        raise JobError("endpoint.base_url: the host's name is not a valid one") from None
+    for lane in lanes_of(job):
+        for name in (*lane.endpoint.headers, lane.endpoint.auth_header):
+            if not _TOKEN.fullmatch(name):
+                raise JobError(f"{lane.at}.headers: {name!r} is no name of an HTTP header")
+        try:
+            (urlsplit(lane.endpoint.base_url).hostname or "").encode("idna")
+        except UnicodeError:
+            raise JobError(f"{lane.at}.base_url: the host's name is not a valid one") from None
 
 
 def check_simulator(simulator: SimulatorSettings) -> None:
@@ -169,13 +175,13 @@ def check_simulator(simulator: SimulatorSettings) -> None:
         raise JobError('simulator.schema: missing; reply = "json" needs one')
 
 
-def _check_endpoint(job: Job) -> None:
-    endpoint = job.endpoint
+def _check_endpoint(lane: LanePlan) -> None:
+    at, endpoint = lane.at, lane.endpoint
     for name in endpoint.headers:
         if name.lower() == endpoint.auth_header.lower():
-            raise JobError(f"endpoint.headers.{name}: {_SECRET_ADVICE}")
+            raise JobError(f"{at}.headers.{name}: {_SECRET_ADVICE}")
     if endpoint.api_key_env and endpoint.api_key_file:
-        raise JobError("endpoint.api_key_env and endpoint.api_key_file exclude each other; keep one of them")
+        raise JobError(f"{at}.api_key_env and {at}.api_key_file exclude each other; keep one of them")
     if endpoint.base_url == SIMULATOR:
         return
     try:
@@ -185,10 +191,28 @@ def _check_endpoint(job: Job) -> None:
         url, port_is_right = urlsplit(""), False
     is_clean = endpoint.base_url.isprintable() and " " not in endpoint.base_url
     if url.scheme not in {"http", "https"} or not url.hostname or not port_is_right or not is_clean:
-        raise JobError('endpoint.base_url: expected an http:// or https:// URL, or "simulator"')
+        raise JobError(f'{at}.base_url: expected an http:// or https:// URL, or "simulator"')
     if url.username or url.password:
-        raise JobError(f"endpoint.base_url: {_SECRET_ADVICE}")
+        raise JobError(f"{at}.base_url: {_SECRET_ADVICE}")
     if "?" in endpoint.base_url or "#" in endpoint.base_url:
-        raise JobError("endpoint.base_url: expected no query and no fragment; see endpoint.query")
+        raise JobError(f"{at}.base_url: expected no query and no fragment; see {at}.query")
     if url.path.rstrip("/").endswith("/chat/completions"):
-        raise JobError("endpoint.base_url: give the URL without /chat/completions; batchrun adds it")
+        raise JobError(f"{at}.base_url: give the URL without /chat/completions; batchrun adds it")
+
+
+def _check_lanes(job: Job) -> None:
+    """Refuse several endpoints that can't stand beside each other."""
+    lanes = lanes_of(job)
+    names = [lane.name for lane in lanes]
+    for index, lane in enumerate(lanes):
+        if lane.name in names[:index]:
+            raise JobError(f"{lane.at}.name: {lane.name!r} is the name of another endpoint too")
+        if lane.endpoint.stream is not lanes[0].endpoint.stream:
+            raise JobError(f"{lane.at}.stream: expected the same in every [[endpoint]]")
+        if lane.model is not None and "model" not in job.request:
+            raise JobError(f"{lane.at}.model: is sent instead of request.model, which is not set")
+        if lane.model is not None and len(lanes) == 1:
+            raise JobError(f"{lane.at}.model: is for one of several endpoints; with one, set request.model")
+    simulators = [lane for lane in lanes if lane.endpoint.base_url == SIMULATOR]
+    if len(simulators) > 1:
+        raise JobError(f"{simulators[1].at}.base_url: the simulator can be only one of the endpoints")

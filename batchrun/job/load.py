@@ -10,7 +10,7 @@ import sys
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import cast
+from typing import TypeVar, cast
 
 import msgspec
 import msgspec.inspect
@@ -18,8 +18,9 @@ import msgspec.inspect
 from batchrun.errors import JobError
 from batchrun.job.check import check_job, check_simulator, refuse_endless, refuse_secrets
 from batchrun.job.deadline import EXPECTED
-from batchrun.job.settings import Job, SimulatorSettings
+from batchrun.job.settings import EndpointSettings, Job, LaneSettings, SimulatorSettings
 
+_Endpoint = TypeVar("_Endpoint", bound=EndpointSettings)
 _UNKNOWN = re.compile(r"Object contains unknown field `(?P<name>.*?)`(?: - at `\$(?P<at>.*)`)?$", re.DOTALL)
 _MISSING = re.compile(r"Object missing required field `(?P<name>.*?)`(?: - at `\$(?P<at>.*)`)?$", re.DOTALL)
 _PLACE = re.compile(r"^(?P<what>.*?)(?: - at `(?:key in )?\$(?P<at>.*)`)?$", re.DOTALL)
@@ -94,13 +95,28 @@ def _override(tree: dict[str, object], override: str) -> None:
         if _NO_BARE_WORD.match(text):
             raise JobError(f"--set {dotted}: not a TOML value: {error}; mind what the shell does to quotes") from None
         value = text
-    table = tree
-    for key in keys[:-1]:
-        below = table.setdefault(key, {})
-        if not isinstance(below, dict):
-            raise JobError(f"--set {dotted}: `{key}` is no table")
-        table = cast("dict[str, object]", below)
-    table[keys[-1]] = value
+    _put(tree, keys, value, dotted)
+
+
+def _put(table: object, keys: list[str], value: object, dotted: str, above: str = "job file") -> None:
+    """Put a value where the keys lead; tables that are not there are made, of an array of tables a key is a number."""
+    key, below = keys[0], keys[1:]
+    if isinstance(table, dict):
+        named = cast("dict[str, object]", table)
+        if below:
+            _put(named.setdefault(key, {}), below, value, dotted, key)
+        else:
+            named[key] = value
+    elif isinstance(table, list):
+        entries = cast("list[object]", table)
+        if not key.isdecimal() or int(key) >= len(entries):
+            raise JobError(f"--set {dotted}: `{above}` is an array; expected one of 0 to {len(entries) - 1} after it")
+        if below:
+            _put(entries[int(key)], below, value, dotted, key)
+        else:
+            entries[int(key)] = value
+    else:
+        raise JobError(f"--set {dotted}: `{above}` is no table")
 
 
 def _worded(message: str, under: str = "") -> str:
@@ -128,6 +144,7 @@ def _worded(message: str, under: str = "") -> str:
         what = 'expected a count, or a share such as "1%"'
     elif at == "limits.deadline":
         what = EXPECTED
+    what = what.replace("`object | array`", "a table or an array of tables")
     what = what[:1].lower() + what[1:].replace("`object`", "a table").replace("`array`", "an array")
     return f"{at or 'job file'}: {what}"
 
@@ -171,13 +188,20 @@ def _resolved(job: Job, folder: Path, date: dt.date) -> Job:
             raise JobError(f"{key}: {unknown[0]} is not known; expected {{date}} or no braces")
         return absolute(key, filled)
 
-    endpoint = msgspec.structs.replace(
-        job.endpoint,
-        base_url=job.endpoint.base_url.rstrip("/"),
-        api_key_file=absolute("endpoint.api_key_file", job.endpoint.api_key_file)
-        if job.endpoint.api_key_file
-        else None,
-    )
+    def resolved(at: str, endpoint: _Endpoint) -> _Endpoint:
+        file = endpoint.api_key_file
+        return msgspec.structs.replace(
+            endpoint,
+            base_url=endpoint.base_url.rstrip("/"),
+            api_key_file=absolute(f"{at}.api_key_file", file) if file else None,
+        )
+
+    if isinstance(job.endpoint, tuple):
+        endpoint: EndpointSettings | tuple[LaneSettings, ...] = tuple(
+            resolved(f"endpoint[{index}]", lane) for index, lane in enumerate(job.endpoint)
+        )
+    else:
+        endpoint = resolved("endpoint", job.endpoint)
     output = msgspec.structs.replace(
         job.output,
         path=dated("output.path", job.output.path),

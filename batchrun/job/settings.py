@@ -21,6 +21,8 @@ OPENAI_BATCH: InputFormat = "openai-batch"
 
 Positive = Annotated[float, Meta(gt=0)]
 Count = Annotated[int, Meta(ge=1)]
+Slots = Annotated[int, Meta(ge=1, le=100_000)]
+Name = Annotated[str, Meta(min_length=1, max_length=200)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 NonNegative = Annotated[float, Meta(ge=0)]
 FailingStatus = Literal["failed", "invalid", "empty", "truncated", "refused"]
@@ -53,15 +55,29 @@ class EndpointSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     transport: Literal["auto", "session"] = "auto"
 
 
+class LaneSettings(EndpointSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One of several [[endpoint]]: who answers, under which name, as which model, and within which limits."""
+
+    name: Annotated[Name | None, Meta(description="in column endpoint; default: host and port")] = None
+    model: Annotated[Name | None, Meta(description="sent here instead of request.model")] = None
+    concurrency: Annotated[Slots | None, Meta(description="default: limits.concurrency")] = None
+    requests_per_minute: Annotated[Positive | None, Meta(description="default: limits.requests_per_minute")] = None
+    tokens_per_minute: Annotated[Positive | None, Meta(description="default: limits.tokens_per_minute")] = None
+
+
 class LimitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """[limits]: how much at once, how often, how long."""
 
-    concurrency: Annotated[Count, Meta(le=100_000, description="the most attempts in flight")] = 200
+    concurrency: Annotated[Slots, Meta(description="the most attempts in flight")] = 200
     adaptive: Annotated[bool, Meta(description="find by trying how many attempts the server bears")] = True
     requests_per_minute: Positive | None = None
     requests_per_day: Positive | None = None
     tokens_per_minute: Annotated[Positive, Meta(description="input and output together")] | None = None
     tokens_per_day: Positive | None = None
+    strategy: Annotated[
+        Literal["spread", "fallback"],
+        Meta(description="of several endpoints: those with room, or the first that is not out"),
+    ] = "spread"
     max_attempts: Annotated[Count, Meta(description="for one row, 429s not counted")] = 5
     max_ambiguous_attempts: Annotated[
         int, Meta(ge=0, description="further tries after an attempt that was sent and then cut")
@@ -129,7 +145,10 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
     name: Annotated[str, Meta(min_length=1)]
     input: InputSettings
-    endpoint: EndpointSettings
+    endpoint: Annotated[
+        EndpointSettings | Annotated[tuple[LaneSettings, ...], Meta(min_length=1)],
+        Meta(description="[endpoint] once, or [[endpoint]] once for each of several"),
+    ]
     output: OutputSettings
     request: Annotated[
         dict[str, Any],

@@ -15,8 +15,9 @@ from batchrun.model.outcome import Outcome
 class Entry(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What one attempt adds to the ledger: its totals, and either the row's outcome or its tries so far.
 
-    `holds_slot` says that a slot is to be given back once the entry is durable. `reverts` are rows settled before, as
-    failed, that are pending again in the same transaction. `first_token_ms` is not kept: it is for whoever watches.
+    `holds_slot` says that a slot of the lane with this number is to be given back once the entry is durable. `reverts`
+    are rows settled before, as failed, that are pending again in the same transaction. `first_token_ms` is not kept: it
+    is for whoever watches.
     """
 
     row: int
@@ -24,6 +25,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     outcome: Outcome | None = None
     tries: Tries | None = None
     holds_slot: bool = True
+    lane: int = 0
     reverts: tuple[int, ...] = ()
     first_token_ms: float | None = None
 

@@ -13,7 +13,10 @@ STATUSES: tuple[Status, ...] = ("ok", "truncated", "refused", "empty", "invalid"
 
 
 class Account(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
-    """What the attempts of one row came to; times in microseconds since 1970 UTC, money in nano-USD."""
+    """What the attempts of one row came to; times in microseconds since 1970 UTC, money in nano-USD.
+
+    `endpoint` is the name of the lane that made the last exchange.
+    """
 
     attempts: int = 0
     cost_nanousd: int | None = None
@@ -24,6 +27,7 @@ class Account(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     finished_us: int | None = None
     request_sha256: str | None = None
     flags: tuple[str, ...] = ()
+    endpoint: str | None = None
 
     def tries(self) -> Tries:
         """Return what a row that is asked again takes along: attempts and money, with fresh budgets."""

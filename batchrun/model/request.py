@@ -10,6 +10,7 @@ import msgspec
 
 _SORTED = msgspec.json.Encoder(order="sorted")
 _PLAIN = msgspec.json.Encoder()
+_FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 NEVER_IN_DIGEST = ("stream", "stream_options")
 
@@ -97,6 +98,11 @@ class Envelope:
 def _before_messages(fields: Mapping[str, object]) -> bytes:
     """Return what a body begins with, up to the value of `messages`."""
     return _PLAIN.encode(fields)[:-1] + (b',"messages":' if fields else b'"messages":')
+
+
+def with_model(body: bytes, model: str) -> bytes:
+    """Return a request's body for another model; every other byte of its fields stays as it is."""
+    return _PLAIN.encode({**_FIELDS.decode(body), "model": model})
 
 
 def _around_messages(fields: Mapping[str, object]) -> tuple[bytes, bytes]:

@@ -32,12 +32,16 @@ _KINDS: Mapping[str, pa.DataType] = {
 
 
 class Layout(msgspec.Struct, frozen=True, kw_only=True):
-    """What must stay the same in all parts of one output: fixed when it is made, kept in its ledger."""
+    """What must stay the same in all parts of one output: fixed when it is made, kept in its ledger.
+
+    With `endpoint` a column says which of several endpoints answered.
+    """
 
     rows_per_part: int
     carried: tuple[Column, ...]
     prefix: str = ""
     keep_raw: bool = False
+    endpoint: bool = False
 
 
 def _of_reply(read: Callable[[Reply], object]) -> Callable[[Outcome], object]:
@@ -83,12 +87,13 @@ ADDED: tuple[tuple[str, pa.DataType, Callable[[Outcome], object]], ...] = (
     ("usage_json", pa.string(), lambda o: o.usage.raw),
     ("request_sha256", pa.string(), _of_account(lambda a: a.request_sha256)),
 )
+ENDPOINT = ("endpoint", pa.string(), _of_account(lambda a: a.endpoint))
 RAW = ("response_json", pa.string(), lambda o: o.reply.raw if isinstance(o, Completion) else o.raw)
 
 
 def added_columns(layout: Layout) -> tuple[tuple[str, pa.DataType, Callable[[Outcome], object]], ...]:
     """Return name, type and value of each column that batchrun adds, in order, prefix included."""
-    columns = (*ADDED, RAW) if layout.keep_raw else ADDED
+    columns = (*ADDED, *[ENDPOINT] * layout.endpoint, *[RAW] * layout.keep_raw)
     return tuple((layout.prefix + name, kind, value) for name, kind, value in columns)
 
 

@@ -21,6 +21,7 @@ from client_raw_server import Peer, RawServer, closed_port, raw_server
 from client_replies import MODEL
 
 from batchrun.client.lane import Lane, open_lane
+from batchrun.client.lanes import Lanes
 from batchrun.job.settings import EndpointSettings, InputSettings, Job, LimitSettings, OutputSettings
 from batchrun.model.outcome import Completion, Failure, Outcome
 from batchrun.model.record import Record
@@ -153,7 +154,11 @@ def _worker(lane: Lane) -> Worker:
     prompter = Prompter(PromptSettings(params="params"), ("prompt", "params"))
     envelope = Envelope(identity="x", fields={"model": MODEL})
     return Worker(
-        prompter=prompter, envelope=envelope, lane=lane, clock=asyncio.get_running_loop().time, wall_us=lambda: 0
+        prompter=prompter,
+        envelope=envelope,
+        lanes=Lanes((lane,)),
+        clock=asyncio.get_running_loop().time,
+        wall_us=lambda: 0,
     )
 
 

@@ -115,6 +115,14 @@ def test_every_providers_url_is_one_that_a_job_takes() -> None:
         assert job.endpoint.base_url == url
 
 
+def test_the_endpoints_are_valid_and_show_every_key_of_their_own() -> None:
+    shown, several = (tomllib.loads(block) for block in blocks("toml"))
+    msgspec.convert({**shown, **several}, Job)
+    known = msgspec.json.schema(Job)["$defs"]
+    own = set(known["LaneSettings"]["properties"]) - set(known["EndpointSettings"]["properties"])
+    assert set(several["endpoint"][1]) >= own
+
+
 def test_every_exit_status_that_can_happen_is_listed() -> None:
     table = README.split("## Exit statuses")[1].split("\n## ")[0]
     listed = {int(number) for row in re.findall(r"^\| ([0-9, ]+) \|", table, re.MULTILINE) for number in row.split(",")}

@@ -25,8 +25,8 @@ def job(base_url: str = "https://host/v1", *, env: str | None = None, file: str 
 @pytest.mark.parametrize("text", [SECRET, f"{SECRET}\n", f" {SECRET}\r\n", f"\t{SECRET} "])
 def test_a_key_is_trimmed(tmp_path: Path, text: str) -> None:
     (tmp_path / "key").write_bytes(text.encode())
-    assert access_of(job(env="A_KEY"), {"A_KEY": text}).key == SECRET
-    assert access_of(job(file=str(tmp_path / "key")), {}).key == SECRET
+    assert access_of(job(env="A_KEY"), {"A_KEY": text})[0].key == SECRET
+    assert access_of(job(file=str(tmp_path / "key")), {})[0].key == SECRET
 
 
 @pytest.mark.parametrize(
@@ -69,20 +69,20 @@ def test_a_file_that_can_not_be_read(tmp_path: Path) -> None:
 
 
 def test_no_key_is_no_key() -> None:
-    assert access_of(job(), {"A_KEY": SECRET}).key is None
+    assert access_of(job(), {"A_KEY": SECRET})[0].key is None
 
 
 def test_the_simulator_needs_neither_key_nor_proxy() -> None:
-    access = access_of(job("simulator", env="A_KEY"), {"HTTPS_PROXY": "http://proxy:1"})
+    (access,) = access_of(job("simulator", env="A_KEY"), {"HTTPS_PROXY": "http://proxy:1"})
     assert (access.key, access.trust_env) == (None, False)
 
 
 def test_a_proxy_is_followed_where_one_is_set_for_the_url() -> None:
     for name in ("https_proxy", "HTTPS_PROXY", "ALL_PROXY"):
-        assert access_of(job(), {name: "http://proxy:1"}).trust_env
-    assert not access_of(job(), {"http_proxy": "http://proxy:1"}).trust_env
-    assert access_of(job("http://host/v1"), {"http_proxy": "http://proxy:1"}).trust_env
-    assert not access_of(job(), {"NO_PROXY": "*", "PATH": "/bin"}).trust_env
+        assert access_of(job(), {name: "http://proxy:1"})[0].trust_env
+    assert not access_of(job(), {"http_proxy": "http://proxy:1"})[0].trust_env
+    assert access_of(job("http://host/v1"), {"http_proxy": "http://proxy:1"})[0].trust_env
+    assert not access_of(job(), {"NO_PROXY": "*", "PATH": "/bin"})[0].trust_env
 
 
 def test_a_proxy_that_can_not_be_used_is_refused_before_anything_is_made() -> None:

@@ -13,6 +13,7 @@ from batchrun.job.settings import (
     EndpointSettings,
     InputSettings,
     Job,
+    LaneSettings,
     LimitSettings,
     OutputSettings,
     SimulatorSettings,
@@ -26,6 +27,7 @@ TABLES = [
     InputSettings,
     PromptSettings,
     EndpointSettings,
+    LaneSettings,
     LimitSettings,
     Price,
     OutputSettings,
@@ -41,6 +43,12 @@ def test_the_schema_is_json_and_has_every_key() -> None:
         assert described["additionalProperties"] is False
         assert set(described["properties"]) == {field.encode_name for field in msgspec.structs.fields(table)}
     assert set(schema["$defs"]["Job"]["required"]) == {"name", "input", "endpoint", "output"}
+
+
+def test_the_schema_describes_both_forms_of_the_endpoint() -> None:
+    one, several = sorted(job_schema()["$defs"]["Job"]["properties"]["endpoint"]["anyOf"], key=len)  # type: ignore[index]
+    assert one == {"$ref": "#/$defs/EndpointSettings"}
+    assert several == {"type": "array", "items": {"$ref": "#/$defs/LaneSettings"}, "minItems": 1}
 
 
 def test_there_are_sample_jobs() -> None:

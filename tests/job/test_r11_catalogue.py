@@ -71,7 +71,7 @@ def test_r12_the_rates_agree_with_the_tables_own_calculation() -> None:
     """Tiers, cached and written tokens, to the nano-USD; also a guard against a table that changes its shape."""
     for provider, model in [*CHATS[::7], *TIERED]:
         prices = model.get_prices(THEN)
-        table = catalogue._Table(job(), Price(auto=True), lambda: THEN)
+        table = catalogue._Table(job().endpoint.base_url, None, Price(auto=True), lambda: THEN)
         found = table._listed(prices)
         if any(getattr(prices, name) for name in catalogue._NOT_BY_TOKEN):
             assert found == {}, model.id
@@ -186,7 +186,7 @@ def test_the_model_that_answered_is_priced_where_the_table_knows_it() -> None:
 
 
 def test_many_models_are_not_all_kept() -> None:
-    table = catalogue._Table(job(), Price(auto=True), lambda: THEN)
+    table = catalogue._Table(job().endpoint.base_url, None, Price(auto=True), lambda: THEN)
     for number in range(3 * catalogue._MOST_MODELS):
         assert table.rates(f"no-such-model-{number}", MODEL) == table.rates(None, MODEL)
         assert len(table._known) <= catalogue._MOST_MODELS + 1
@@ -225,7 +225,7 @@ def test_a_price_that_changes_by_the_hour_or_the_day_is_that_of_the_reply() -> N
 
 def test_prices_that_are_none_are_no_rates() -> None:
     """What the table may never hold is not taken for a price when it does."""
-    table = catalogue._Table(job(), Price(auto=True), lambda: THEN)
+    table = catalogue._Table(job().endpoint.base_url, None, Price(auto=True), lambda: THEN)
     for wrong in (
         None,
         0.12,

@@ -1,0 +1,64 @@
+"""What waits while a lane's breaker may still take failures back: the parts that hold them, and their rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+
+from batchrun.client.lanes import Lanes
+from batchrun.execution.parts import OpenPart
+from batchrun.model.outcome import Outcome
+from batchrun.worker import OpenRow
+
+_MOST_ROWS = 1000
+"""More rows than these are looked through: only those that may still be taken back are kept."""
+
+
+class Suspects:
+    """Hands on each part once none of its failures can be taken back any more."""
+
+    def __init__(self, lanes: Lanes, announce: Callable[[OpenPart], None]) -> None:
+        """Have parts written by `announce`."""
+        self._lanes = lanes
+        self._announce = announce
+        self._parts: list[OpenPart] = []
+        self._rows: dict[int, OpenRow] = {}
+
+    def ready(self, part: OpenPart | None) -> None:
+        """Have a part written, later when a breaker may still take a failure of its rows back."""
+        if part is None:
+            return
+        if self._lanes.suspect(part.rows):
+            self._parts.append(part)
+        else:
+            self._announce(part)
+
+    def look_again(self) -> None:
+        """Have the parts written that no breaker suspects any more."""
+        if self._parts:
+            waited, self._parts = self._parts, []
+            for part in waited:
+                self.ready(part)
+
+    def clear_all(self) -> None:
+        """Have all parts written: nothing is left that could trip a breaker."""
+        waited, self._parts = self._parts, []
+        for part in waited:
+            self._announce(part)
+
+    def hold(self, row: OpenRow, outcome: Outcome | None) -> None:
+        """Keep a rejected row as long as it may have to go to another lane."""
+        if outcome is None or outcome.error_class != "rejected" or not self._lanes.are_several:
+            return
+        self._rows[row.row] = row
+        if len(self._rows) > _MOST_ROWS:
+            self._rows = {
+                number: held for number, held in self._rows.items() if self._lanes.suspect(range(number, number + 1))
+            }
+
+    def taken_back(self, rows: Collection[int], parts: Collection[int]) -> list[OpenRow]:
+        """Return the held ones of `rows`, with all of their tries; `parts` are not to be written before they end."""
+        self._parts = [part for part in self._parts if part.part not in parts]
+        held = [self._rows.pop(row) for row in rows if row in self._rows]
+        for row in held:
+            row.tries, row.began = row.tries.afresh(), None
+        return held
