@@ -226,13 +226,13 @@ async def open_lane(  # noqa: PLR0913 - what a run knows of its endpoint
     quotas: Quotas | None = None,
     number: int = 0,
     keys: tuple[str, ...] = (),
-    keep_raw: bool = False,
+    keep_raw: bool | None = None,
 ) -> AsyncGenerator[Lane, None]:
     """Open one lane of a job for one run; `key` goes into its auth header and nowhere else.
 
     `tariff` prices what the server does not. A provider that tells how much it lets in flight is asked first.
     `learned_slots` is where an earlier run left off, `quotas` are the limits a day with what is left of them, which all
-    lanes share. `keys` are those of other lanes, to be masked here too. `keep_raw` keeps the bodies of replies.
+    lanes share. `keys` are those of other lanes, to be masked here too. `keep_raw` overrides that of the job.
     """
     plan, limits = lanes_of(job)[number], job.limits
     endpoint = plan.endpoint
@@ -262,7 +262,11 @@ async def open_lane(  # noqa: PLR0913 - what a run knows of its endpoint
                 adaptive=Slots(most=slots, adaptive=limits.adaptive, learned=learned_slots, clock=clock),
             ),
             transport=transport,
-            replies=ReplyReader(model=plan.model or job.request.get("model"), tariff=tariff, keep_raw=keep_raw),
+            replies=ReplyReader(
+                model=plan.model or job.request.get("model"),
+                tariff=tariff,
+                keep_raw=endpoint.keep_raw if keep_raw is None else keep_raw,
+            ),
             retries=RetryPolicy(limits),
             clock=clock,
             outage=Outage(max_outage_s=limits.max_outage_s, clock=clock),

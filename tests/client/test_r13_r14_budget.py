@@ -268,7 +268,7 @@ def test_r13_a_ledger_of_the_version_before_is_taken_over(tmp_path: Path) -> Non
         ),
         ({"limits": {"require_priced": True}}, "limits.require_priced: no price is known"),
         ({"limits": {"require_priced": True}, "price": {"auto": True}}, "limits.require_priced: no price is known"),
-        ({"limits": {"max_cost_usd": 0.0}}, "limits.max_cost_usd: expected `float` > 0"),
+        ({"limits": {"max_cost_usd": 0.0}}, "limits.max_cost_usd: expected `float` >= 1e-09"),
     ],
 )
 def test_r13_a_budget_that_can_not_be_kept_is_refused(tmp_path: Path, tables: Any, message: str) -> None:
