@@ -348,7 +348,7 @@ def _totals(tries: Tries, came_to: Reply | Trouble, owed: Owed) -> Totals:
     return Totals(
         requests_sent=1 if trouble is None else int(trouble.sent),
         retries=int(tries.attempts > 1),
-        throttled=int(trouble is not None and trouble.spends is Spends.THROTTLE),
+        throttled=int(trouble is not None and trouble.error_class == "rate_limited"),
         maybe_billed=int(trouble is not None and trouble.maybe_billed),
         prompt_tokens=usage.prompt_tokens or 0,
         completion_tokens=usage.completion_tokens or 0,

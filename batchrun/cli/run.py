@@ -44,7 +44,10 @@ def run_job_file(path: str, overrides: Sequence[str], date: dt.date | None, wish
     except BatchrunError as error:
         if wishes.as_json:
             _print_end(error.status, str(error))
-        raise
+        if wishes.log_format != "json":
+            raise
+        _say_end(error.status, str(error), wishes)
+        return error.status
     except Exception as error:
         if wishes.as_json:
             _print_end(ExitStatus.FAULT, f"internal error: {type(error).__name__}")
@@ -94,6 +97,12 @@ def _print_end(status: ExitStatus, reason: str) -> None:
     click.echo(msgspec.json.encode({"exit_status": int(status), "reason": reason}).decode())
 
 
+def _say_end(status: int, reason: str, wishes: Wishes) -> None:
+    """Say on standard error why a run did not end well, in the format of the other lines there."""
+    ended = {"event": "ended", "exit_status": int(status), "reason": reason}
+    say(msgspec.json.encode(ended).decode() if wishes.log_format == "json" else f"batchrun: {reason}")
+
+
 def _end_at_once(number: int, _frame: object) -> None:
     say(f"batchrun: stopped by {signal.Signals(number).name} before anything was sent")
     raise SystemExit(ExitStatus.SIGTERM)
@@ -102,7 +111,7 @@ def _end_at_once(number: int, _frame: object) -> None:
 def _tell(summary: Summary, wishes: Wishes) -> None:
     well = summary.exit_status == ExitStatus.OK
     if not well:
-        say(f"batchrun: {summary.reason}")
+        _say_end(summary.exit_status, summary.reason, wishes)
     try:
         if wishes.as_json:
             click.echo(msgspec.json.format(msgspec.json.encode(summary), indent=2).decode())
@@ -126,6 +135,8 @@ def summary_lines(summary: Summary) -> Iterator[str]:
     requests = f"{summary.requests_sent:,} sent, {summary.retries:,} retries, {summary.throttled:,} throttled"
     yield f"{summary.job}: {summary.state}, exit status {summary.exit_status}: {summary.reason}"
     yield f"  rows      {summary.rows:,}: {counts}" + (f" (errors: {errors})" if errors else "")
+    if summary.by_error_class:
+        yield "  why       column error_message of each failed row says it; --retry-failed sends those rows again"
     yield f"  requests  {requests}" + (
         f"; {summary.maybe_billed:,} possibly billed without a result" if summary.maybe_billed else ""
     )

@@ -8,8 +8,9 @@ prompt is not passed by small ones, and nothing is taken that is not used at onc
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
 from typing import NamedTuple
 
 from batchrun.client.pacing import Pacing
@@ -71,6 +72,7 @@ class Gate:
         self._woken: asyncio.Future[None] | None = None
         self._acquiring: asyncio.Timeout | None = None
         self._waited_s: dict[Bound, float] = dict.fromkeys(BOUNDS, 0.0)
+        self._waits: tuple[Bound, float] | None = None
 
     @property
     def in_flight(self) -> int:
@@ -103,8 +105,25 @@ class Gate:
             in_flight=self._in_flight,
             paused_s=self.paused_s,
             used=used,
-            waited_s=dict(self._waited_s),
+            waited_s=self._waited_s_by(now),
         )
+
+    def _waited_s_by(self, now: float) -> dict[Bound, float]:
+        """Return all waits, with what has gone by of the one that goes on: a day's limit may take hours."""
+        waited_s = dict(self._waited_s)
+        if self._waits is not None:
+            waited_s[self._waits[0]] += now - self._waits[1]
+        return waited_s
+
+    @contextlib.contextmanager
+    def _waiting(self, bound: Bound) -> Generator[None, None, None]:
+        began = self._loop.time()
+        self._waits = bound, began
+        try:
+            yield
+        finally:
+            self._waits = None
+            self._waited_s[bound] += self._loop.time() - began
 
     def now(self) -> float:
         """Return the time by which `correct` counts."""
@@ -184,11 +203,10 @@ class Gate:
         """Wait until a slot comes back, the gate closes, or `at_most_s` seconds have gone by."""
         self._woken = self._loop.create_future()
         timer = None if at_most_s is None else self._loop.call_later(at_most_s, self._wake)
-        began = self._loop.time()
         try:
-            await self._woken
+            with self._waiting(bound):
+                await self._woken
         finally:
-            self._waited_s[bound] += self._loop.time() - began
             if timer is not None:
                 timer.cancel()
 
@@ -202,10 +220,9 @@ class Gate:
         try:
             async with asyncio.timeout(None) as self._acquiring:
                 for need in needed:
-                    began = self._loop.time()
-                    await need.limit.pay(need.amount)
+                    with self._waiting(need.bound):
+                        await need.limit.pay(need.amount)
                     done.append(need)
-                    self._waited_s[need.bound] += self._loop.time() - began
         except BaseException as error:
             _give_back(done)
             if not isinstance(error, TimeoutError):

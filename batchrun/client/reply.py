@@ -71,6 +71,8 @@ class ReplyReader:
         usage, cost = read_usage(decoded.usage, headers, rates, flags, groq=decoded.x_groq, timings=decoded.timings)
         if decoded.model is not None and decoded.model != (model or self._model):
             flags.append("model_mismatch")
+        if len(decoded.choices) > 1 and not self._keep_raw:
+            flags.append("choices_dropped")
         if (
             decoded.service_tier is not None
             and _TIER in ask

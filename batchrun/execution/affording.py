@@ -60,8 +60,8 @@ def begin_sending(run: OpenRun, watcher: Watcher) -> None:
     pending = sum(part.pending for part in run.open_parts)
     with run.store.changing():
         lost = run.store.begin_sending(min(most_in_flight(run.job), pending))
-    if lost and run.job.limits.max_cost_usd is not None:
-        watcher.noted("the last run was killed; the budget counts what it may have had in flight", attempts=lost)
+    if lost:
+        watcher.noted("the last run was killed; what it had in flight may be billed, at most", attempts=lost)
 
 
 def end_sending(run: OpenRun) -> None:

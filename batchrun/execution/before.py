@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
@@ -44,21 +44,31 @@ def slots_note(number: int, name: str) -> str:
     return "slots" if number == 0 else f"slots of {name}"
 
 
-def before_of(store: Store, other: Places | None, lanes: Sequence[LanePlan]) -> Before:
-    """Return what to take over from this output's ledger and from the `other` one, where that is there to be read.
+def before_of(store: Store, others: Iterable[Places | None], lanes: Sequence[LanePlan]) -> Before:
+    """Return what to take over from this output's ledger, and once from each of the `others`, where it can be read.
 
-    The other one is what a fresh start replaces, or the output of the day before.
+    The others are what a fresh start replaces, and the output of the day before. What they used of limits a day goes
+    into this ledger, so that it is not forgotten with them.
     """
     names = [slots_note(number, lane.name) for number, lane in enumerate(lanes)]
-    noted = [store.noted(name) for name in names]
     since_minute = int((time.time() - DAY_S) // _MINUTE_S)
-    spent = store.spent(since_minute)
-    if other is not None and other.ledger.exists():
-        with contextlib.suppress(OutputError), reading(other.ledger) as earlier:  # it would only have helped
-            noted = [here or earlier.noted(name) for here, name in zip(noted, names, strict=True)]
-            spent = sorted([*spent, *earlier.spent(since_minute)])
+    for other in others:
+        if other is not None and other.ledger.exists():
+            with contextlib.suppress(OutputError), reading(other.ledger) as earlier:  # it would only have helped
+                _take_over(store, earlier, names, since_minute)
+    noted = [store.noted(name) for name in names]
     slots = tuple(None if text is None else int(text) for text in noted)
-    return Before(slots=slots, spent=tuple(spent))
+    return Before(slots=slots, spent=tuple(store.spent(since_minute)))
+
+
+def _take_over(store: Store, earlier: Store, names: Sequence[str], since_minute: int) -> None:
+    taken = f"took over {earlier.noted('run_id')}"
+    spent = earlier.spent(since_minute)
+    slots = {name: noted for name in names if (noted := earlier.noted(name)) and not store.noted(name)}
+    if store.noted(taken) is None:
+        with store.changing():
+            store.add_spent(spent)
+            store.note(**{taken: "yes", **slots})
 
 
 def earlier_places(job: Job, options: RunOptions) -> Places | None:

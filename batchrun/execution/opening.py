@@ -67,8 +67,8 @@ def open_run(job: Job, options: RunOptions, watcher: Watcher) -> Generator[OpenR
         _begin_or_refuse(store, examined, options)
         layout = _layout(store, examined.layout, watcher)
         run = take_up(examined, options, store, layout, rows, watcher)
-        other = standing if options.fresh else earlier_places(job, options)
-        yield msgspec.structs.replace(run, before=before_of(store, other, lanes_of(job)))
+        others = (standing if options.fresh else None, earlier_places(job, options))
+        yield msgspec.structs.replace(run, before=before_of(store, others, lanes_of(job)))
 
 
 def _is_there(folder: Path) -> bool:

@@ -164,6 +164,10 @@ class Store:
         query = "SELECT minute, requests, tokens FROM spent WHERE minute >= ? ORDER BY minute"
         return [SpentMinute(*values) for values in self._rows(query, (since_minute,))]
 
+    def add_spent(self, minutes: Iterable[SpentMinute]) -> None:
+        """Add what another ledger's attempts used."""
+        self._connection.executemany(_ADD_SPENT, minutes)
+
     def dearest_nanousd(self) -> int:
         """Return the highest cost of one attempt so far."""
         return int(next(self._rows("SELECT dearest_nanousd FROM totals"))[0])
