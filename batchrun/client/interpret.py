@@ -129,7 +129,7 @@ class Interpreter:
     def _ended(self, came_to: Trouble, exchange: Exchange, status: int) -> Trouble:
         """Return the trouble with what helps to mend it at the end of its message, and the body where it is kept."""
         message = came_to.message
-        if status in {401, 403} and self._key_source:
+        if self._key_source and (came_to.line == "5" or status in {401, 403}):
             message = f"{message} (key from {self._key_source})"
         if found := self._masks.text(request_id(exchange.headers, exchange.body) or ""):
             message = f"{message} [request {found}]"

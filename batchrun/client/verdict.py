@@ -28,6 +28,8 @@ _BILLING = frozenset(
         "budget_exceeded",
     ]
 )
+_NO_KEY = frozenset(["no_db_connection"])
+"""What a LiteLLM proxy without a database answers to a wrong key, as a 400."""
 _CONTENT_FILTER = frozenset(["content_filter", "content_policy_violation", "refusal"])
 _OVERFLOW_CODES = frozenset(["context_length_exceeded", "exceed_context_size_error"])
 _OVERFLOW_TEXT = re.compile(
@@ -129,8 +131,8 @@ RULES: tuple[Rule, ...] = (
     Rule("2", lambda f: f.named(_BILLING), _NO_CREDIT),
     Rule("3", lambda f: f.status == 402 and (f.hint_from in _PROMISES or _in_flight(f)), _THROTTLE),
     Rule("4", lambda f: f.status == 402 or (f.status == 412 and _says(_SUSPENDED_TEXT, f)), _NO_CREDIT),
-    Rule("5", lambda f: f.status == 401 and not f.succeeded, _STOP),
-    Rule("5", lambda f: f.status == 401, _ONCE._replace(at_last=Then.STOP_RUN, wait_s=1.0)),
+    Rule("5", lambda f: (f.status == 401 or f.named(_NO_KEY)) and not f.succeeded, _STOP),
+    Rule("5", lambda f: f.status == 401 or f.named(_NO_KEY), _ONCE._replace(at_last=Then.STOP_RUN, wait_s=1.0)),
     Rule("6", lambda f: f.status == 403 and (bool(f.reasons) or _says(_MODERATION_TEXT, f)), _REFUSE),
     Rule("7", lambda f: f.status == 403 and not f.succeeded, _STOP),
     Rule("7", lambda f: f.status == 403, _FAIL),

@@ -89,6 +89,7 @@ CASES: list[Case] = [
     failed("2.2 #4 412 for another reason", "rejected", error("412 No", message="precondition")),
     stop("2.2 #5 401 before a success", error("401 No", message=f"Incorrect API key: {ECHO}"), says=NO_KEY),
     stop("2.2 #5 401 DeepInfra", error("401 No", message="Not authenticated", code=None), says=NO_KEY),
+    stop("2.2 #5 LiteLLM without a database", error("400 Bad", type="no_db_connection", code="400"), says=NO_KEY),
     stop("2.2 #5 401 TGI, an empty body", reply("401 No"), says=NO_KEY),
     stop("2.2 #5 401 after a success", error("401 No"), sent=2, wait_s=(1.0, 1.2), says=NO_KEY, **AFTER),
     ok("2.2 #5 401 that passes", error("401 No"), FINE, wait_s=(1.0, 1.2), **AFTER),

@@ -96,7 +96,6 @@ def test_an_overflow_behind_the_gateway_is_known_for_one(gateway: Gateway, llama
     assert (long["http_status"], long["attempts"]) == (400, 1)
 
 
-@pytest.mark.xfail(strict=True, reason="a 400 `no_db_connection` is no line of PROTOCOL.md 2.2, so it fails its row")
 def test_a_wrong_key_ends_the_run_and_names_its_variable(gateway: Gateway, llama: Llama, tmp_path: Path) -> None:
     """Without a database the proxy says 400 `no_db_connection`; the key is wrong all the same, and no row's fault."""
     write_rows(tmp_path, packages(4))
