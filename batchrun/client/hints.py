@@ -90,7 +90,11 @@ def _in_milliseconds(said: Said) -> float | None:
 
 
 def _in_seconds(said: Said) -> float | None:
-    return _longest(said.headers.get("retry-after"), lambda text: _seconds(text, said.now))
+    """Read what the server asks for, else what a LiteLLM proxy hands on from the model behind it."""
+    asked = _longest(said.headers.get("retry-after"), lambda text: _seconds(text, said.now))
+    if asked is not None:
+        return asked
+    return _longest(said.headers.get("llm_provider-retry-after"), lambda text: _seconds(text, said.now))
 
 
 def _in_body(said: Said) -> float | None:

@@ -69,6 +69,8 @@ CASES: list[Case] = [
     waits("retry-after-ms: Azure sends both", 37, "retry-after-ms: 37000", "retry-after: 36"),
     waits("retry-after number: 40", 40, "Retry-After: 40"),
     waits("retry-after number: 7.5", 7.5, "Retry-After: 7.5"),
+    waits("retry-after number: LiteLLM's of the model behind it", 60, "llm_provider-retry-after: 60"),
+    waits("retry-after number: LiteLLM's own goes first", 5, "retry-after: 5", "llm_provider-retry-after: 60"),
     *(waits(f"retry-after HTTP-date: {text}", 37, f"Retry-After: {text}", DATE) for text in IN_37),
     waits("retry-after go-duration: 1m12.34s", 72.34, "Retry-After: 1m12.34s"),
     waits("remaining: 0", 60, *reset("1m0s")),
