@@ -131,6 +131,8 @@ class Interpreter:
         message = came_to.message
         if self._key_source and (came_to.line == "5" or status in {401, 403}):
             message = f"{message} (key from {self._key_source})"
+        elif came_to.line == "5":
+            message = f"{message} (no key was sent: neither endpoint.api_key_env nor endpoint.api_key_file is set)"
         if found := self._masks.text(request_id(exchange.headers, exchange.body) or ""):
             message = f"{message} [request {found}]"
         return msgspec.structs.replace(came_to, message=message, raw=self._replies.kept(exchange.body))

@@ -286,6 +286,17 @@ def test_no_key_no_auth_header() -> None:
     run(main())
 
 
+def test_a_server_that_wants_a_key_and_gets_none_is_told_from_one_that_refuses_it() -> None:
+    async def main() -> None:
+        wants = answer(whole(b'{"error":{"message":"Invalid API Key"}}', status="401 Unauthorized"))
+        for key, says in ((None, "no key was sent: neither endpoint.api_key_env"), (KEY, "key from KEY_OF_TEST")):
+            attempt, _ = await over_socket(wants, key=key, api_key_env=key and "KEY_OF_TEST")
+            assert isinstance(attempt.came_to, Trouble)
+            assert f"HTTP 401: Invalid API Key ({says}" in attempt.came_to.message
+
+    run(main())
+
+
 async def _hang(peer: Peer) -> None:
     await peer.request()
     await peer.gone()
