@@ -41,8 +41,9 @@ def _reading(path: str, group: int | None = None) -> Generator[None]:
 
 
 def _open(path: str) -> pq.ParquetFile:
+    """Open a file to be read a buffer at a time: pyarrow would hold a whole row group unless told not to."""
     with _reading(path):
-        return pq.ParquetFile(path, buffer_size=_BUFFER_BYTES, page_checksum_verification=True)
+        return pq.ParquetFile(path, buffer_size=_BUFFER_BYTES, pre_buffer=False, page_checksum_verification=True)
 
 
 def _batches(

@@ -53,7 +53,7 @@ class Dataset:
     def is_readable(self, part: int) -> bool:
         """Say whether the file under a part's final name is Parquet that can be read whole."""
         try:
-            with pq.ParquetFile(self.path(part)) as file:
+            with pq.ParquetFile(self.path(part), pre_buffer=False) as file:  # else the whole part is held
                 for _ in file.iter_batches():
                     pass
         except (OSError, pa.ArrowException):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import random
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
@@ -227,3 +228,19 @@ def test_a_column_that_changed_type_since_the_survey_is_named(tmp_path: Path) ->
     write_parquet(path, [{"b": 1}])
     with pytest.raises(JobError, match="changed: column `a`"):
         records(found)
+
+
+def test_a_large_row_group_is_never_held_whole(tmp_path: Path) -> None:
+    """pyarrow would read a row group whole before it hands out the first of its rows."""
+    noise = random.Random(0)
+    texts = [noise.randbytes(800).hex() for _ in range(15_000)]
+    write_parquet(tmp_path / "rows.parquet", [{"text": text} for text in texts], group=len(texts))
+    before = pa.total_allocated_bytes()
+    held = []
+    found = survey(tmp_path)
+    for stretch in open_reader(found, Needs(values=frozenset({"text"}), carried=("text",))).stretches([range(15_000)]):
+        held.append(pa.total_allocated_bytes() - before)
+        assert [record.values for record in stretch.records] == [
+            {"text": texts[record.row]} for record in stretch.records
+        ]
+    assert max(held) < (tmp_path / "rows.parquet").stat().st_size / 2, held[:3]
