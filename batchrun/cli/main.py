@@ -76,6 +76,9 @@ def run(
     verbose: bool,
 ) -> None:
     """Run the job, or go on with it: sends only what is not settled yet."""
+    from batchrun.cli.memory import share_one_heap  # noqa: PLC0415
+
+    share_one_heap()
     from batchrun.cli.run import Wishes, run_job_file  # noqa: PLC0415 - heavy imports only where they are used
 
     wishes = Wishes(
