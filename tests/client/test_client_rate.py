@@ -145,7 +145,7 @@ def test_a_window_never_lets_in_more_than_fits(steps: Sequence[tuple[float, floa
             if not (more := window.wait_s(amount, now)):
                 break
             now += more
-        in_window = sum(size for at, size in held if at > now - 60.0)
+        in_window = sum(size for at, size in held if at > now - 60.0 + 1e-9)
         assert in_window + min(amount, limit) <= limit * (1 + 1e-6) + 1e-6
         window.add(amount, now)
         held.append([now, amount])
