@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import NoReturn
 
 import msgspec
@@ -23,22 +23,22 @@ from batchrun.errors import BatchrunError, ExitStatus, OutputError, innermost
 from batchrun.events import Progress, Watcher
 from batchrun.execution.backlog import Backlog
 from batchrun.execution.before import slots_note
+from batchrun.execution.chunks import read_chunks
 from batchrun.execution.deadline import Deadline
 from batchrun.execution.ending import Ending
 from batchrun.execution.grace import Grace
-from batchrun.execution.parts import OpenPart, OpenParts
+from batchrun.execution.parts import OpenParts
 from batchrun.execution.pulse import Pulse
-from batchrun.execution.resume import OpenRun, standing_of
+from batchrun.execution.resume import OpenRun
+from batchrun.execution.sealing import Sealing
 from batchrun.execution.signals import ECHO_S, STATUSES, SignalWatch
 from batchrun.execution.suspects import Suspects
 from batchrun.execution.tolerance import early_ending
 from batchrun.job.lanes import lanes_of, most_in_flight
 from batchrun.ledger.group_commit import Ledger
-from batchrun.ledger.opening import reading
-from batchrun.ledger.records import Entry, PartRecord, Tallies
+from batchrun.ledger.records import Entry
 from batchrun.ledger.store import Store
-from batchrun.model.attempt import Tries
-from batchrun.worker import OpenRow, Worker
+from batchrun.worker import Worker
 from batchrun.writer.dataset import write_whole
 from batchrun.writer.spool import Spool
 
@@ -63,8 +63,8 @@ class Flow:
         self._spool = Spool(run.places.spool, run.layout)
         self._backlog = Backlog(most_waiting=4 * most_in_flight(run.job) + 1000)
         self._parts = OpenParts(run.open_parts, rows_per_part=run.layout.rows_per_part)
-        self._ready: asyncio.Queue[OpenPart | None] = asyncio.Queue(len(run.open_parts) + 1)
-        self._suspects = Suspects(lanes, self._ready.put_nowait)
+        self._sealing = Sealing(run, self._ledger, self._spool)
+        self._suspects = Suspects(lanes, self._sealing.put)
         self._inner: list[asyncio.Task[None]] = []
         self._endings: list[Ending] = []
         self._deadline = Deadline(
@@ -111,7 +111,7 @@ class Flow:
             if self._failure is None:
                 await self._ledger.ask(self._note_slots)
             self._suspects.clear_all()
-            self._ready.put_nowait(None)
+            self._sealing.end()
             await self._sealed.wait()
             self._ended.set()
 
@@ -128,47 +128,15 @@ class Flow:
 
     async def _read(self) -> None:
         """Read the open parts in order, spool what is carried, hand on what needs a request."""
-        source = self._records()
+        chunks = read_chunks(self._run, self._spool)
         try:
-            while not self._backlog.closed and (chunk := await asyncio.to_thread(next, source, None)):
+            while not self._backlog.closed and (chunk := await asyncio.to_thread(next, chunks, None)):
                 part, rows, count = chunk
                 await self._backlog.add(rows)
                 self._suspects.ready(self._parts.read(part, count))
         except BatchrunError as error:
             self.drain(Ending(status=error.status, reason=str(error)))
         self._backlog.all_read()
-
-    def _records(self) -> Iterator[tuple[int, list[OpenRow], int]]:
-        """Yield, off the loop, a part's number, its next rows that need a request, and how many rows were read."""
-        open_parts = {part.part: part for part in self._run.open_parts}
-        at: int | None = None
-        skipped: set[int] = set()
-        tried: dict[int, Tries] = {}
-        for part in self._run.open_parts:
-            if not part.rows:
-                yield part.part, [], 0
-        if not self._run.rows:
-            return
-        for stretch in self._run.examined.reader(self._run.layout).stretches(
-            part.rows for part in self._run.open_parts
-        ):
-            number = stretch.records[0].row // self._run.layout.rows_per_part
-            if number != at:
-                at, (skipped, tried) = number, standing_of(self._run.places.ledger, open_parts[number])
-            self._spool.append(number, stretch)
-            if stretch.records[-1].row + 1 == open_parts[number].rows.stop:
-                self._spool.end()
-            rows = [
-                OpenRow(
-                    row=record.row,
-                    record=record,
-                    replaced=record.replaced,
-                    tries=tried.get(record.row, _NEVER_TRIED),
-                )
-                for record in stretch.records
-                if record.row not in skipped
-            ]
-            yield number, rows, len(stretch.records)
 
     async def _work(self) -> None:
         while (row := await self._backlog.take()) is not None:
@@ -229,38 +197,13 @@ class Flow:
             self._backlog.retry_in(row, 0.0)
 
     async def _seal(self) -> None:
-        """Write parts as they get ready; the file of a part changes between two commits of the ledger."""
+        """Seal parts as they get ready."""
         try:
-            while (part := await self._ready.get()) is not None and not self._hurried:
-                record = await asyncio.to_thread(self._write, part)
-                await self._ledger.ask(_bound(Store.replace_part, record))
-                await asyncio.to_thread(self._run.dataset.publish, part.part)
-                await self._ledger.ask(_bound(Store.confirm_part, record, part.rows))
-                self._spool.drop(part.part)
-                self._pulse.sealed += 1
+            await self._sealing.seal(goes_on=lambda: not self._hurried, sealed=self._pulse.part_sealed)
         except BatchrunError as error:  # what is in flight can still be kept: the ledger may be well
             self.drain(Ending(status=error.status, reason=str(error)))
         finally:
             self._sealed.set()
-
-    def _write(self, part: OpenPart) -> PartRecord:
-        dataset = self._run.dataset
-        with reading(self._run.places.ledger) as store:
-            written = self._run.part_writer.write(
-                dataset.beside(part.part),
-                part.rows,
-                store.outcomes(part.rows),
-                self._spool.of(part.part),
-                dataset.path(part.part) if part.kept else None,
-            )
-        return PartRecord(
-            part=part.part,
-            rows=written.rows,
-            sha256=written.sha256,
-            tallies=Tallies(
-                by_status=written.by_status, by_error_class=written.by_error_class, unpriced=written.unpriced
-            ),
-        )
 
     async def _tick(self) -> None:
         while True:
@@ -326,13 +269,6 @@ class Flow:
             self._hurried = True
             self._let_go()
         self.drain(Ending(status=STATUSES[number], reason=f"stopped by {number.name}"))
-
-
-_NEVER_TRIED = Tries()
-
-
-def _bound(change: Callable[..., None], *values: object) -> Callable[[Store], None]:
-    return lambda store: change(store, *values)
 
 
 def _raise_first(group: BaseExceptionGroup[BaseException]) -> NoReturn:

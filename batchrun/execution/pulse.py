@@ -34,7 +34,11 @@ class Pulse:
         self._paces: deque[tuple[float, int]] = deque(maxlen=PACE_TICKS)
         self._first_tokens_ms: deque[float] = deque(maxlen=FIRST_TOKENS)
         self._waited_s: dict[Bound, float] = {}
-        self.sealed = run.parts - len(run.open_parts)
+        self._sealed = run.parts - len(run.open_parts)
+
+    def part_sealed(self) -> None:
+        """Count one part more."""
+        self._sealed += 1
 
     def add(self, entry: Entry) -> None:
         """Count one committed entry."""
@@ -103,7 +107,7 @@ class Pulse:
             bound_by=self._bound_by(lane.waited_s),
             waiting=waiting,
             parts=self._run.parts,
-            parts_sealed=self.sealed,
+            parts_sealed=self._sealed,
             requests_sent=totals.requests_sent,
             retries=totals.retries,
             throttled=totals.throttled,

@@ -52,7 +52,7 @@ def sends(requests_per_minute: float, *, for_s: float, pause_at_s: float | None 
     return times
 
 
-def test_600_a_minute_is_kept_in_every_window_and_used() -> None:
+def test_r21_600_a_minute_is_kept_in_every_window_and_used() -> None:
     times = sends(600, for_s=600)
     assert times[0] < 0.001
     assert most_in_window(times, 1.0) <= 12

@@ -291,7 +291,7 @@ def test_r02_one_file_output_appears_only_when_complete(tmp_path: Path) -> None:
     assert (tmp_path / ".all.parquet.batchrun" / "summary.json").exists()
 
 
-def test_an_endpoint_that_refuses_the_key_ends_the_run_and_fails_no_row(tmp_path: Path) -> None:
+def test_r17_r18_an_endpoint_that_refuses_the_key_ends_the_run_and_fails_no_row(tmp_path: Path) -> None:
     """DEMAND.md R17: exit 3, rows pending, the message names the variable; the right key completes the run."""
     from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer  # noqa: PLC0415
     from threading import Thread  # noqa: PLC0415

@@ -121,7 +121,7 @@ def test_r05_r29_failed_rows_stay_rows_and_say_why(tmp_path: Path) -> None:
     assert summary["requests_sent"] == 94
 
 
-def test_max_failed_is_what_divides_0_from_1(tmp_path: Path) -> None:
+def test_r18_max_failed_is_what_divides_0_from_1(tmp_path: Path) -> None:
     write_rows(tmp_path, mixed_rows())
     job = job_file(tmp_path, simulator={"reject_containing": "forbidden"})
     assert batchrun("run", job, "--set", "limits.max_failed=16%").returncode == 0

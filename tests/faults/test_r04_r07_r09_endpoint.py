@@ -245,7 +245,7 @@ def test_a_pause_longer_than_allowed_ends_the_run_and_says_so(tmp_path: Path) ->
         assert summary_of(tmp_path / "out")["by_status"] == {}
 
 
-def test_a_pause_that_is_asked_for_is_kept_by_all(tmp_path: Path) -> None:
+def test_r06_a_pause_that_is_asked_for_is_kept_by_all(tmp_path: Path) -> None:
     """DEMAND.md R06: after a 429 with Retry-After nothing arrives until then, whoever wanted to send."""
     write_rows(tmp_path, prompts(60))
     arrivals: list[float] = []
@@ -315,7 +315,7 @@ def test_a_reply_nobody_foresaw_fails_its_row_alone(tmp_path: Path) -> None:
     assert table_of(tmp_path / "out").num_rows == 4
 
 
-def test_more_connections_than_open_files_is_refused_with_the_number(tmp_path: Path) -> None:
+def test_r23_more_connections_than_open_files_is_refused_with_the_number(tmp_path: Path) -> None:
     """DEMAND.md R23: the soft limit is raised where the hard one allows it, else the message says what to set."""
     write_rows(tmp_path, prompts(300))
     job = job_file(tmp_path, limits={"concurrency": 250})
