@@ -8,7 +8,8 @@ from collections.abc import Generator
 from pathlib import Path
 
 from batchrun.errors import JobError
-from batchrun.ledger.store import APPLICATION_ID, FROM_SCHEMA_1, SCHEMA, SCHEMA_VERSION, Store, unwritable
+from batchrun.ledger.schema import APPLICATION_ID, FROM_SCHEMA_1, SCHEMA, SCHEMA_VERSION
+from batchrun.ledger.store import Store, unwritable
 
 
 def open_store(path: Path) -> Store:

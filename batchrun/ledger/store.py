@@ -1,10 +1,4 @@
-"""The ledger's tables in SQLite: a WAL with `synchronous=FULL`, so that what is committed is on disk.
-
-outcome    rows of parts that are not written yet     part       written parts and the digests of their files
-tries      what pending rows have cost so far         replacing  parts whose file is just being put in place
-totals     sums over all attempts                     reopened   rows of written parts that are sent again
-spent      what each minute of the last day used
-"""
+"""The ledger in SQLite: a WAL with `synchronous=FULL`, so that what is committed is on disk."""
 
 from __future__ import annotations
 
@@ -24,39 +18,11 @@ from batchrun.ledger.records import Entry, PartRecord, SettledRow, SpentMinute, 
 from batchrun.model.attempt import PASSING_ERRORS, Tries
 from batchrun.model.outcome import Outcome, pack, unpack
 
-SCHEMA_VERSION = 2
 ASSEMBLED = "assembled"
 """The name under which the digest of the single output file is noted; any new part makes it void."""
 _ADVICE: Mapping[type[sqlite3.Error], str] = {
     sqlite3.DatabaseError: "; it is damaged: put a good copy in its place, or start over with --fresh"
 }
-APPLICATION_ID = 0x62726C67  # "brlg"
-SPENT = "CREATE TABLE spent (minute INTEGER PRIMARY KEY, requests INTEGER NOT NULL, tokens INTEGER NOT NULL);"
-SCHEMA = f"""
-CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE outcome (
-    row INTEGER PRIMARY KEY, status TEXT NOT NULL, error_class TEXT, unpriced INTEGER NOT NULL, packed BLOB NOT NULL
-);
-CREATE TABLE tries (row INTEGER PRIMARY KEY, packed BLOB NOT NULL);
-CREATE TABLE part (part INTEGER PRIMARY KEY, record TEXT NOT NULL);
-CREATE TABLE replacing (part INTEGER PRIMARY KEY, record TEXT NOT NULL);
-CREATE TABLE reopened (
-    row INTEGER PRIMARY KEY, status TEXT NOT NULL, error_class TEXT, unpriced INTEGER NOT NULL
-);
-{SPENT}
-CREATE TABLE totals ({", ".join(f"{name} INTEGER NOT NULL DEFAULT 0" for name in (*TOTAL_NAMES, "dearest_nanousd"))});
-INSERT INTO totals DEFAULT VALUES;
-PRAGMA application_id = {APPLICATION_ID};
-PRAGMA user_version = {SCHEMA_VERSION};
-"""
-FROM_SCHEMA_1 = f"""
-{SPENT}
-ALTER TABLE totals ADD COLUMN held_nanousd INTEGER NOT NULL DEFAULT 0;
-ALTER TABLE totals ADD COLUMN uncosted INTEGER NOT NULL DEFAULT 0;
-ALTER TABLE totals ADD COLUMN dearest_nanousd INTEGER NOT NULL DEFAULT 0;
-UPDATE totals SET uncosted = maybe_billed;
-PRAGMA user_version = {SCHEMA_VERSION};
-"""  # noqa: S608 - our own number
 _ADD_TOTALS = (
     f"UPDATE totals SET {', '.join(f'{name} = {name} + ?' for name in TOTAL_NAMES)}, "  # noqa: S608
     "dearest_nanousd = max(dearest_nanousd, ?)"
