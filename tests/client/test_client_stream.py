@@ -134,7 +134,8 @@ WHOLE: dict[str, tuple[list[bytes], str | None, tuple[str, ...]]] = {
     "2.5 content null": (chunked(HI, chunk({"content": None}), STOP, DONE), "hi", ()),
     "2.5 missing keys": (chunked(HI, event({"choices": [{}]}), event({}), STOP, DONE), "hi", ()),
     "2.5 an index each": (
-        chunked(HI, chunk({"content": "x"}, index=1), chunk(finish="stop", index=1), STOP, DONE), "hi", ()),
+        chunked(HI, chunk({"content": "x"}, index=1), chunk(finish="stop", index=1), STOP, DONE),
+        "hi", ("choices_dropped",)),
     "2.5 tool_calls by index": (
         chunked(START, *(chunk({"tool_calls": [piece]}) for piece in TOOLS), STOP, DONE), None, ()),
     "2.5 id and created may change": (chunked(HI, say("!", id="other", created=1), STOP, DONE), "hi!", ()),
