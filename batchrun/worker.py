@@ -12,6 +12,7 @@ from operator import itemgetter
 
 import msgspec
 
+from batchrun.accounting import counted, is_owed, totals_of
 from batchrun.budget import MostTokens, Reservation
 from batchrun.client.breaker import Cause, Trip
 from batchrun.client.lane import Attempt, Lane
@@ -20,7 +21,7 @@ from batchrun.client.outage import Weather
 from batchrun.errors import ExitStatus, RecordError
 from batchrun.events import LaneState, RowInFlight, Totals
 from batchrun.ledger.records import Entry
-from batchrun.model.attempt import Cost, Reply, Spends, Then, Tries, Trouble, Usage
+from batchrun.model.attempt import Reply, Spends, Then, Tries, Trouble
 from batchrun.model.outcome import Account, Completion, Failure
 from batchrun.model.record import Record
 from batchrun.model.request import Envelope, Request
@@ -133,7 +134,7 @@ class Worker:
             self._flying[row.row] = began
             attempt = await lane.attempt(request.body, model=request.model, tokens=tokens)
             row.in_flight = False
-            row.tries = _counted(row.tries, attempt, began_us)
+            row.tries = counted(row.tries, attempt, began_us)
             step = self._step(row, request, lane, attempt)
         except BaseException:
             lane.gate.leave()
@@ -172,10 +173,10 @@ class Worker:
         )
         attempt = Attempt(came_to=trouble, http_status=None, latency_ms=0.0)
         owed = self._settle(row, attempt)
-        tries = _counted(row.tries, attempt, self._wall_us())
+        tries = counted(row.tries, attempt, self._wall_us())
         return Entry(
             row=row.row,
-            totals=_totals(tries, trouble, owed),
+            totals=totals_of(tries, trouble, owed),
             tries=msgspec.structs.replace(tries, ambiguous=row.tries.ambiguous),
             holds_slot=False,
         )
@@ -205,7 +206,7 @@ class Worker:
 
     def _step(self, row: OpenRow, request: Request, lane: Lane, attempt: Attempt) -> Step:
         came_to, owed = attempt.came_to, self._settle(row, attempt)
-        totals = _totals(row.tries, came_to, owed)
+        totals = totals_of(row.tries, came_to, owed)
         if isinstance(came_to, Reply):
             account = self._account(row, request, lane, attempt, came_to.flags)
             return self._answered(Completion(row=request.row, reply=came_to, account=account), lane, attempt, totals)
@@ -241,7 +242,7 @@ class Worker:
 
     def _settle(self, row: OpenRow, attempt: Attempt) -> Owed:
         """End what was reserved for an attempt; return what is owed for it although nobody knows its cost."""
-        owed, came_to = _is_owed(attempt), attempt.came_to
+        owed, came_to = is_owed(attempt), attempt.came_to
         reserved, row.reserved = row.reserved, None
         if reserved is None or self._spending is None:
             return owed_of(None) if owed else Owed()
@@ -305,54 +306,3 @@ def _flags(row: OpenRow, flags: tuple[str, ...]) -> tuple[str, ...]:
     if not more:
         return flags
     return (*flags, *(name for name in more if name not in flags))
-
-
-def _counted(tries: Tries, attempt: Attempt, began_us: int) -> Tries:
-    """Return a row's tries with one attempt more; a row settled at its first try pays for one small object."""
-    came_to = attempt.came_to
-    cost: Cost | None = came_to.cost
-    spent, source = tries.cost_nanousd, tries.cost_source
-    if cost is not None:
-        spent = (spent or 0) + cost.nanousd
-        source = "server" if "server" in {source, cost.source} else "price"
-    trouble = came_to if isinstance(came_to, Trouble) else None
-    throttled = trouble is not None and trouble.spends is Spends.THROTTLE
-    spends = trouble is not None and not throttled and not attempt.excused
-    return Tries(
-        attempts=tries.attempts + 1,
-        errors=tries.errors + spends,
-        ambiguous=tries.ambiguous + (spends and trouble is not None and trouble.spends is Spends.AMBIGUOUS),
-        lines=(*tries.lines, trouble.line) if spends and trouble is not None else tries.lines,
-        throttled=tries.throttled + throttled,
-        maybe_billed=tries.maybe_billed or (trouble is not None and trouble.maybe_billed),
-        cost_nanousd=spent,
-        cost_source=source,
-        first_sent_us=began_us if tries.first_sent_us is None else tries.first_sent_us,
-    )
-
-
-def _is_owed(attempt: Attempt) -> bool:
-    """Say whether an attempt may have been billed for an amount nobody told: it was cut, or answered without usage."""
-    came_to, status = attempt.came_to, attempt.http_status
-    if came_to.cost is not None:
-        return False
-    if isinstance(came_to, Trouble):
-        return came_to.maybe_billed
-    return status is not None and 200 <= status < 300  # noqa: PLR2004 - a refused prompt is settled by a 4xx
-
-
-def _totals(tries: Tries, came_to: Reply | Trouble, owed: Owed) -> Totals:
-    """Return what one attempt adds to the run's totals."""
-    usage: Usage = came_to.usage
-    trouble = came_to if isinstance(came_to, Trouble) else None
-    return Totals(
-        requests_sent=1 if trouble is None else int(trouble.sent),
-        retries=int(tries.attempts > 1),
-        throttled=int(trouble is not None and trouble.error_class == "rate_limited"),
-        maybe_billed=int(trouble is not None and trouble.maybe_billed),
-        prompt_tokens=usage.prompt_tokens or 0,
-        completion_tokens=usage.completion_tokens or 0,
-        cost_nanousd=came_to.cost.nanousd if came_to.cost else 0,
-        held_nanousd=owed.held_nanousd,
-        uncosted=owed.uncosted,
-    )
