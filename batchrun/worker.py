@@ -34,7 +34,7 @@ class OpenRow(msgspec.Struct, kw_only=True):
 
     `began` is the monotonic time of its first attempt in this run, in seconds. `in_flight` is true while an attempt's
     exchange goes on. Under a budget `most` bounds what an attempt takes, and `reserved` is held for the one at hand.
-    `shun` is the lane that it is not to go to for a while.
+    `shun` is the lane that it is not to go to for a while, `doubted` the one that refused its key last.
     """
 
     row: int
@@ -47,6 +47,7 @@ class OpenRow(msgspec.Struct, kw_only=True):
     most: MostTokens | None = None
     reserved: Reservation | None = None
     shun: Shun | None = None
+    doubted: Lane | None = None
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):
@@ -125,8 +126,8 @@ class Worker:
 
     async def _attempt(self, row: OpenRow, request: Request) -> Step:
         if (admitted := await self._lanes.enter(request.body, row.shun)) is None:
-            return Step(wait_s=(row.shun and row.shun.left_s) or None)
-        (lane, tokens), row.shun = admitted, None
+            return Step(wait_s=None if row.shun is None else row.shun.left_s)  # 0 where it is over by now
+        lane, tokens = admitted
         try:
             began, began_us = self._clock(), self._wall_us()
             row.began = began if row.began is None else row.began
@@ -263,7 +264,7 @@ class Worker:
         """Tell the lane's breaker of a row that is about to fail; return what follows when it trips."""
         if trouble.error_class == "rejected":
             cause = Cause(http_status=trouble.http_status, code=trouble.code)
-            return lane.breaker.rejected(row.row, cause)
+            return lane.breaker.rejected(row.row, cause, beside=self._lanes.rejected_beside(lane, cause))
         if trouble.error_class == "context_overflow":  # the endpoint answers: it is the row that is too long
             lane.breaker.answered()
         return None
@@ -275,15 +276,17 @@ class Worker:
         if attempt.excused:  # it is not the row's fault: neither its tries nor its time are spent
             row.began = None
             return 0.0, Then.RETRY
+        _doubt(row, lane, trouble)
         elapsed_s = self._clock() - (row.began or 0.0)
         wait_s = lane.retries.wait_s(row.tries, trouble, elapsed_s=elapsed_s)
         if wait_s is None:
             return None, trouble.at_last
         if trouble.pauses and self._lanes.are_several:  # the lane waits, the row is any lane's
             return 0.0, Then.RETRY
-        if trouble.hint_s is not None and trouble.at_last is not Then.STOP_RUN:  # a key is tried twice where it failed
-            row.shun = self._lanes.shun(lane, wait_s)
-        return (wait_s if row.shun is None else 0.0), Then.RETRY
+        may_go_elsewhere = trouble.hint_s is not None and trouble.at_last is not Then.STOP_RUN
+        shun = self._lanes.shun(lane, wait_s, row.shun) if may_go_elsewhere else None
+        row.shun = shun or row.shun
+        return (wait_s if shun is None else 0.0), Then.RETRY
 
     def _account(self, row: OpenRow, request: Request, lane: Lane, attempt: Attempt, flags: tuple[str, ...]) -> Account:
         tries = row.tries
@@ -299,6 +302,14 @@ class Worker:
             flags=_flags(row, flags),
             endpoint=lane.name,
         )
+
+
+def _doubt(row: OpenRow, lane: Lane, trouble: Trouble) -> None:
+    """Count refusals of a key by lane: a key is tried twice where it failed, another lane's says nothing of it."""
+    if trouble.at_last is Then.STOP_RUN and row.doubted is not lane:
+        row.doubted = lane
+        others = [line for line in row.tries.lines if line != trouble.line]
+        row.tries = msgspec.structs.replace(row.tries, lines=(*others, trouble.line))
 
 
 def _flags(row: OpenRow, flags: tuple[str, ...]) -> tuple[str, ...]:

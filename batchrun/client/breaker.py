@@ -50,8 +50,15 @@ class Breaker:
         self._cause = None
         self._streak.clear()
 
-    def rejected(self, row: int, cause: Cause) -> Trip | None:
-        """Take note of a row that failed as `rejected`; return what follows when that is one too many."""
+    def first_alike(self, cause: Cause) -> int | None:
+        """Return how many rows failed for this cause, None where any other thing ever became of one."""
+        return len(self._streak) if self._only_this_cause and self._cause in {None, cause} else None
+
+    def rejected(self, row: int, cause: Cause, *, beside: int = 0) -> Trip | None:
+        """Take note of a row that failed as `rejected`; return what follows when that is one too many.
+
+        `beside` are those that other lanes rejected alike, where no lane has answered anything else yet.
+        """
         if not self._enabled:
             return None
         if self._tripped_by is not None:  # in flight when it tripped: they stay pending too
@@ -60,7 +67,8 @@ class Breaker:
             self._only_this_cause = self._only_this_cause and self._cause is None
             self._cause, self._streak = cause, []
         self._streak.append(row)
-        if len(self._streak) < (FIRST_ROWS if self._only_this_cause else ROWS_IN_A_ROW):
+        first = len(self._streak) + beside if self._only_this_cause else 0
+        if first < FIRST_ROWS and len(self._streak) < ROWS_IN_A_ROW:
             return None
         self._tripped_by = cause
         return Trip(rows=tuple(self._streak[:-1]), why=self._why())
@@ -68,6 +76,11 @@ class Breaker:
     def suspects(self, rows: range) -> bool:
         """Say whether a failure among `rows` may still be taken back, or was."""
         return any(row in rows for row in self._streak)
+
+    @property
+    def suspected(self) -> int:
+        """How many failures may still be taken back."""
+        return len(self._streak)
 
     def let_go(self) -> None:
         """Suspect no row any more: those that were taken back are pending again, or none will be."""

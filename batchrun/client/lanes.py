@@ -8,27 +8,39 @@ tasks beside those of a run: they live no longer than that wait, and a run with 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from statistics import mean
 from typing import Literal, NamedTuple
 
 import msgspec
 
+from batchrun.client.breaker import Cause
 from batchrun.client.lane import Lane
 from batchrun.client.limiter import BOUNDS
 from batchrun.events import Bound, LaneProgress, LaneState, Unwatched, Watcher
 
 
 class Shun(msgspec.Struct, frozen=True, kw_only=True):
-    """A row is not to go to this lane again before `until`, in seconds of the loop's clock: its server said so."""
+    """A row is not to go to this lane again before `until`, in seconds of the loop's clock: its server said so.
+
+    `earlier` is what another lane had said before.
+    """
 
     lane: Lane
     until: float
+    earlier: Shun | None = None
+
+    def left(self) -> dict[Lane, float]:
+        """Return the lanes that are still to be shunned, with the seconds that are left."""
+        left = {} if self.earlier is None else self.earlier.left()
+        if (left_s := self.until - asyncio.get_running_loop().time()) > 0:
+            left[self.lane] = left_s
+        return left
 
     @property
     def left_s(self) -> float:
-        """Seconds that are left, 0 once it is over."""
-        return max(0.0, self.until - asyncio.get_running_loop().time())
+        """Seconds until the first of these lanes may be asked again, 0 when there is none."""
+        return min(self.left().values(), default=0.0)
 
 
 class Admitted(NamedTuple):
@@ -117,24 +129,24 @@ class Lanes:
 
     async def _enter_as_head(self, body: bytes, shun: Shun | None) -> Admitted | None:
         while not self._closed:
-            shunned = shun.lane if shun is not None and shun.left_s else None
+            shunned = {} if shun is None else {lane: s for lane, s in shun.left().items() if lane.retired is None}
             choice = [Admitted(lane, lane.expected_tokens(body)) for lane in self._choice(shunned)]
             for lane, tokens in choice:
                 if await lane.gate.enter_now(tokens):
                     return Admitted(lane, tokens)
-            if shunned is not None or not choice:
+            if shunned or not choice:
                 return None
             if (opened := await self._first_to_open(choice)) is not None:
                 return opened
         return None
 
-    def _choice(self, shunned: Lane | None) -> list[Lane]:
+    def _choice(self, shunned: Container[Lane]) -> list[Lane]:
         """Return the lanes that may take a row, in the order in which they are to be asked.
 
         A lane in an outage comes first: its gate lets no more than its next probe in. To fall back means to ask each
         lane only where all before it are out.
         """
-        left = [lane for lane in self._lanes if lane.retired is None and lane is not shunned]
+        left = [lane for lane in self._lanes if lane.retired is None and lane not in shunned]
         if self._strategy == "spread":
             return sorted(left, key=lambda lane: (lane.condition != "outage", -lane.room))
         first = next((place for place, lane in enumerate(left) if not lane.is_out), len(left))
@@ -160,16 +172,19 @@ class Lanes:
             self._waiting.clear()
         return entered[0] if entered else None
 
-    def shun(self, lane: Lane, wait_s: float) -> Shun | None:
+    def shun(self, lane: Lane, wait_s: float, earlier: Shun | None = None) -> Shun | None:
         """Return what a row that this lane sent away for a while is to keep to, None where it has to wait instead.
 
         It need not wait where another lane has room for it and, where they fall back, this one is out.
         """
         if not self.are_several or (self._strategy == "fallback" and not lane.is_out):
             return None
-        if not any(other.room > 0 and not other.is_out for other in self._lanes if other is not lane):
+        shunned = {} if earlier is None else earlier.left()
+        others = [other for other in self._lanes if other is not lane and other not in shunned]
+        if not any(other.room > 0 and not other.is_out for other in others):
             return None
-        return Shun(lane=lane, until=asyncio.get_running_loop().time() + wait_s)
+        until = asyncio.get_running_loop().time() + wait_s
+        return Shun(lane=lane, until=until, earlier=earlier if shunned else None)
 
     def changed(self) -> None:
         """Have the first in the queue look again, after what may have put a lane out."""
@@ -192,9 +207,19 @@ class Lanes:
             return None
         return "; ".join(f"{other.name}: {other.retired}" for other in self._lanes)
 
+    def rejected_beside(self, lane: Lane, cause: Cause) -> int:
+        """Return how many rows other lanes rejected alike, 0 where any lane has answered anything else."""
+        alike = [other.breaker.first_alike(cause) for other in self._lanes if other is not lane]
+        return 0 if None in alike else sum(filter(None, alike))
+
     def suspect(self, rows: range) -> bool:
         """Say whether a lane's breaker may still take back a failure among `rows`."""
         return any(lane.breaker.suspects(rows) for lane in self._lanes)
+
+    @property
+    def suspected(self) -> int:
+        """How many failures breakers may still take back for another lane; 0 where there is only one."""
+        return sum(lane.breaker.suspected for lane in self._lanes) if self.are_several else 0
 
     def close(self) -> None:
         """Let nothing in any more; whoever waits is sent away."""

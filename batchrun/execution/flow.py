@@ -243,7 +243,8 @@ class Flow:
     def _stop_early(self) -> None:
         """Drain once more rows have failed than may, where the job says so."""
         limits, pulse = self._run.job.limits, self._pulse
-        ending = early_ending(limits, self._run.rows, settled=pulse.settled, failed=pulse.failed)
+        failed = pulse.failed - (self._lanes.suspected if "failed" in limits.fail_on else 0)
+        ending = early_ending(limits, self._run.rows, settled=pulse.settled, failed=failed)
         if ending is not None and not self._endings:
             self.drain(ending)
 

@@ -22,7 +22,7 @@ from batchrun.client.retry import RetryPolicy
 from batchrun.events import Progress
 from batchrun.job.settings import LimitSettings
 from batchrun.model.attempt import Exchange
-from batchrun.model.outcome import Failure
+from batchrun.model.outcome import Completion, Failure
 from batchrun.model.record import Record
 from batchrun.model.request import Envelope
 from batchrun.prompt.prompter import Prompter
@@ -464,5 +464,48 @@ def test_an_attempt_that_can_t_be_sent_is_the_lanes_too() -> None:
         assert house.lanes[0].condition == "retired"
         assert set(house.endpoints) == {"b"}
         assert all(row.tries.errors == 0 for row in house.rows.values())
+
+    run(main)
+
+
+def test_r41_two_busy_lanes_are_each_asked_once_and_then_waited_for() -> None:
+    """Both say 503 and 30 s: a row goes from one to the other, not back; its budget is spent as by one lane."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+
+        def act() -> Any:
+            return got(503, b'{"error":{"message":"no"}}', retry_after="30") if loop.time() < 20 else good()
+
+        served = [Served(act, 0.01), Served(act, 0.01)]
+        house = House(*served)
+        row = house.row()
+        while (step := await house.step(row)).wait_s is not None:  # noqa: ASYNC110 - a virtual clock
+            await asyncio.sleep(step.wait_s)
+        assert step.entry is not None
+        assert isinstance(step.entry.outcome, Completion)
+        assert sorted(len(one.at) for one in served) == [1, 2]
+        assert loop.time() >= 30
+
+    run(main)
+
+
+def test_r41_one_lanes_refusal_of_a_key_says_nothing_of_anothers() -> None:
+    """A 401 of A and one passing 401 of B: the row tries B's key twice, and B stays."""
+
+    async def main() -> None:
+        a, b = Served(good, 0.01), Served(good, 0.01)
+        house = House(a, b, slots=1)
+        for lane in (0, 1):
+            await house.lanes[1 - lane].gate.enter_now()
+            await house.step(house.row())
+            house.lanes[1 - lane].gate.leave()
+        first = [NO_KEY]
+        a.act, b.act = lambda: NO_KEY, lambda: first.pop() if first else good()
+        row = house.row()
+        await house.step(row)
+        await house.lanes[0].gate.enter_now()  # A has no room now
+        await house.step(row)
+        assert house.lanes[1].retired is None
 
     run(main)

@@ -249,3 +249,34 @@ def test_a_second_signal_or_a_drain_leaves_no_endpoint_waiting(tmp_path: Path) -
         assert ended.returncode == 143, ended.stderr
         assert summary_of(tmp_path / "out")["state"] == "partial"
         assert command("run", job, "--limit", "40").returncode == 2
+
+
+def test_r41_rows_that_every_endpoint_rejects_alike_end_the_run_as_with_one(tmp_path: Path) -> None:
+    """19 rows of each of three endpoints: no lane alone sees 20, together they do; exit 3, none failed."""
+    with scripted(refusing(400)) as a, scripted(refusing(400)) as b, scripted(refusing(400)) as c:
+        job = job_of(tmp_path, a, b, c, rows=57)
+        summary = run(job)
+        assert (summary.exit_status, summary.by_status) == (3, {})
+        a.act = b.act = c.act = fine
+        assert run(job).by_status == {"ok": 57}
+
+
+def test_r41_stop_early_does_not_count_what_a_breaker_may_take_back(tmp_path: Path) -> None:
+    """B rejects all that it gets and is retired for it; its rows go to A, and the run is not ended for them."""
+
+    def late(handler: Any, prompt: str, nth: int) -> None:
+        done.wait(20)
+        handler.answer(400, ERROR)
+
+    def counted(handler: Any, prompt: str, nth: int) -> None:
+        handler.answer()
+        if len(a.seen) >= 110:
+            done.set()
+
+    done = threading.Event()
+    with scripted(counted) as a, scripted(late) as b:
+        job = job_of(tmp_path, a, b, rows=300, limits={"concurrency": 15, "max_failed": 10, "stop_early": True})
+        told = Told()
+        summary = run(job, told=told)
+        assert (summary.exit_status, summary.by_status) == (0, {"ok": 300})
+        assert set(told.retired()) == {"b"}
