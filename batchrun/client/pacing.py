@@ -4,6 +4,8 @@ from __future__ import annotations
 
 RETURN_S = 0.6
 """After a pause the slots are filled over this time, so that the return is not a herd."""
+SETTLE_S, SETTLE_SHARE_S = 2.0, 0.42
+"""For this long after that, no more than the slots go in 0.42 s: the first replies would let a second herd in."""
 SPACED_S = 5.0
 """How long a reply that calls a limit nearly used slows the lane down."""
 
@@ -15,7 +17,7 @@ class Pacing:
         """Start without any."""
         self.paused_until = 0.0
         self._slow_until = 0.0
-        self._returning_until = 0.0
+        self._returning_until = self._settling_until = 0.0
         self._spaced_until = 0.0
         self._gap_s = 0.0
         self._next = 0.0
@@ -25,7 +27,8 @@ class Pacing:
         if wait_s > 0 and now + wait_s > self.paused_until:
             self.paused_until = self._next = now + wait_s
             self._returning_until = self.paused_until + RETURN_S
-            self._slow_until = max(self._slow_until, self._returning_until)
+            self._settling_until = self._returning_until + SETTLE_S
+            self._slow_until = max(self._slow_until, self._settling_until)
 
     def space(self, gap_s: float, now: float) -> None:
         """Leave at least `gap_s` seconds between attempts for a while."""
@@ -41,7 +44,9 @@ class Pacing:
         """Take note that an attempt goes now, while there are so many slots."""
         if now >= self._slow_until:
             return
-        gap_s = RETURN_S / slots if now < self._returning_until else 0.0
+        gap_s = SETTLE_SHARE_S / slots if now < self._settling_until else 0.0
+        if now < self._returning_until:
+            gap_s = RETURN_S / slots
         if now < self._spaced_until:
             gap_s = max(gap_s, self._gap_s)
         self._next = max(now, self._next) + gap_s

@@ -97,3 +97,29 @@ def test_no_gap_lasts_longer_than_the_pace_it_belongs_to() -> None:
         assert loop.time() <= SPACED_S + 0.1
 
     run_virtually(main())
+
+
+def test_r06_the_first_replies_after_a_pause_let_no_second_herd_in() -> None:
+    """50 workers whose replies take 0.5 s: never more than a quarter of them in 100 ms, for two seconds."""
+    times: list[float] = []
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        gate = Gate(slots=50, requests_per_minute=None)
+        gate.pause(5.0)
+
+        async def worker() -> None:
+            while loop.time() < 7.5:
+                assert await gate.enter()
+                times.append(loop.time())
+                await asyncio.sleep(0.5)
+                gate.leave()
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(50):
+                group.create_task(worker())
+
+    run_virtually(main())
+    assert min(times) >= 5.0
+    assert max(bisect_left(times, at + 0.1) - place for place, at in enumerate(times)) <= 50 // 4
+    assert len(times) >= 200
