@@ -129,6 +129,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
 
     `cost_usd` and the tokens are sums of what is known, None when nothing is; `unpriced_rows` counts completed rows
     whose cost is not known. Times are ISO 8601, UTC. `first_token_ms` is as in Progress, `waited_s` as in LaneState.
+    `bound_by` is what attempts waited for most, None where they never waited; `used` is the mean share of each limit.
     """
 
     run_id: str
@@ -151,7 +152,9 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     finished_at: str
     wall_s: float
     first_token_ms: float | None = None
+    bound_by: Bound | None = None
     waited_s: Mapping[Bound, float] = {}
+    used: Mapping[Bound, float] = {}
     input: SummaryInput
     output: str
     versions: Mapping[str, str]

@@ -50,12 +50,13 @@ def first_ending(endings: Sequence[Ending]) -> Ending | None:
 
 
 class Counts(msgspec.Struct, frozen=True, kw_only=True):
-    """What the ledger counts at the end of a run; `first_token_ms` and `waited_s` are of this run alone."""
+    """What the ledger counts at the end of a run; `first_token_ms`, `waited_s` and `used` are of this run alone."""
 
     tallies: Tallies
     totals: Totals
     first_token_ms: float | None = None
     waited_s: Mapping[Bound, float] = {}
+    used: Mapping[Bound, float] = {}
 
 
 def summary_of(
@@ -104,11 +105,19 @@ def summary_of(
         finished_at=datetime.now(tz=UTC).isoformat(),
         wall_s=round(wall_s, 3),
         first_token_ms=counts.first_token_ms,
+        bound_by=_longest(counts.waited_s),
         waited_s=counts.waited_s,
+        used=counts.used,
         input=SummaryInput(path=run.job.input.path, fingerprint=input_fingerprint(run.examined.survey)),
         output=str(run.places.output),
         versions=versions(),
     )
+
+
+def _longest(waited_s: Mapping[Bound, float]) -> Bound | None:
+    """Return what was waited for longest, None where nothing was."""
+    longest_s = max(waited_s.values(), default=0.0)
+    return next((bound for bound, waited in waited_s.items() if waited == longest_s), None) if longest_s else None
 
 
 def standing_summary(run: OpenRun) -> Summary | None:
@@ -127,7 +136,9 @@ def standing_summary(run: OpenRun) -> Summary | None:
         finished_at=standing.finished_at,
         wall_s=standing.wall_s,
         first_token_ms=standing.first_token_ms,
+        bound_by=standing.bound_by,
         waited_s=standing.waited_s,
+        used=standing.used,
         input=standing.input,
         output=standing.output,
         versions=standing.versions,

@@ -79,6 +79,7 @@ def _carried_out(
         totals=run.store.totals(),
         first_token_ms=pulse.first_token_ms,
         waited_s=pulse.waited_s,
+        used=pulse.mean_used,
     )
     if complete:
         try:

@@ -34,6 +34,8 @@ class Pulse:
         self._paces: deque[tuple[float, int]] = deque(maxlen=PACE_TICKS)
         self._first_tokens_ms: deque[float] = deque(maxlen=FIRST_TOKENS)
         self._waited_s: dict[Bound, float] = {}
+        self._ticks = 0
+        self._used: dict[Bound, float] = {}
         self._sealed = run.parts - len(run.open_parts)
 
     def part_sealed(self) -> None:
@@ -59,6 +61,16 @@ class Pulse:
     def waited_s(self) -> Mapping[Bound, float]:
         """How long attempts had waited for each thing when the last progress was made, in seconds."""
         return {bound: round(waited_s, 3) for bound, waited_s in self._waited_s.items()}
+
+    @property
+    def mean_used(self) -> Mapping[Bound, float]:
+        """The share of each limit that was used, in the mean of all progress made."""
+        return {bound: round(used / self._ticks, 4) for bound, used in self._used.items()}
+
+    def _add_used(self, used: Mapping[Bound, float]) -> None:
+        self._ticks += 1
+        for bound, share in used.items():
+            self._used[bound] = self._used.get(bound, 0.0) + share
 
     def _bound_by(self, waited_s: Mapping[Bound, float]) -> Bound | None:
         """Return what attempts waited for most since the last time, None where that was a tenth of a second or less."""
@@ -88,6 +100,7 @@ class Pulse:
         lanes: Sequence[LaneProgress] = (),
     ) -> Progress:
         """Return the run as it stands; pace and forecast are those of the last half minute."""
+        self._add_used(lane.used)
         now, totals = self._clock(), self._totals
         settled = self.settled
         self._paces.append((now, settled))

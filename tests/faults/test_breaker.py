@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from e2e_tools import batchrun, endpoint, job_file, prompts, summary_of, table_of, write_rows
 from test_r01_r02_r03_kills import check_end, crash
+from test_r04_r07_r09_endpoint import scripted
+
+from batchrun import load_job, run
 
 CONCURRENCY = 8
 
@@ -71,7 +75,22 @@ def test_a_crash_as_it_trips_loses_no_row(tmp_path: Path, when: str) -> None:
 
 
 def test_an_input_sorted_by_length_still_finishes(tmp_path: Path) -> None:
-    """A hundred rows without a usable prompt in a row are the rows' fault: they fail, the rest is sent."""
+    """A hundred prompts in a row that are too long are the rows' fault: they fail, the rest is answered."""
+    write_rows(tmp_path, [{"prompt": f"long {n}"} for n in range(100)] + [{"prompt": f"fine {n}"} for n in range(10)])
+    overflow = {"error": {"message": "maximum context length is 8192 tokens", "code": "context_length_exceeded"}}
+
+    def act(handler: Any, prompt: str, _nth: int) -> None:
+        handler.answer(400, overflow) if prompt.startswith("long") else handler.answer()
+
+    with scripted(act) as server:
+        summary = run(load_job(job_file(tmp_path, endpoint={"base_url": server.url})))
+    assert summary.exit_status == 1
+    assert summary.by_status == {"ok": 10, "failed": 100}
+    assert summary.by_error_class == {"context_overflow": 100}
+
+
+def test_rows_without_a_prompt_trip_no_breaker(tmp_path: Path) -> None:
+    """A hundred in a row are the rows' fault: they fail, the rest is sent."""
     write_rows(tmp_path, [{"prompt": None}] * 100 + [{"prompt": "fine"}] * 10)
     ended = batchrun("run", job_file(tmp_path))
     assert ended.returncode == 1, ended.stderr

@@ -25,6 +25,8 @@ def test_a_day_is_counted_over_all_runs_of_the_output(tmp_path: Path, words: tup
         summary = summary_of(tmp_path / "out")
         assert summary["by_status"] == {"ok": 50}
         assert summary["waited_s"]["daily requests"] > 0
+        assert summary["bound_by"] == "daily requests"
+        assert 0 < summary["used"]["daily requests"] <= 1
         ended = batchrun("run", job, *words, "--set", "limits.deadline=1s")
         assert ended.returncode == 5, ended.stderr
         assert served.stats()["requests"] == 50
