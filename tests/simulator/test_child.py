@@ -70,7 +70,7 @@ async def refused(port: int) -> None:
 
 def assert_no_children() -> None:
     """Neither a running child nor a zombie is left, but for the servers that other tests of this worker share."""
-    command = ["ps", "-A", "-o", "ppid=,stat=,command="]
+    command = ["ps", "-A", "-ww", "-o", "ppid=,stat=,command="]
     listed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout
     shared = ("command_server.py", "llama_child.py", " ".join(command))
     mine = [line for line in listed.splitlines() if line.split(None, 1)[0] == str(os.getpid())]
