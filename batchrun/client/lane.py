@@ -13,7 +13,8 @@ from batchrun.client.arriving import ExchangeError
 from batchrun.client.breaker import Breaker
 from batchrun.client.estimate import Estimate
 from batchrun.client.interpret import Ask, Interpreter
-from batchrun.client.limiter import Gate, Quotas
+from batchrun.client.limiter import Gate
+from batchrun.client.limits import Quotas
 from batchrun.client.outage import OUTAGE_ERRORS, Outage, Weather
 from batchrun.client.pace import pace_gap_s
 from batchrun.client.provider import most_in_flight

@@ -132,7 +132,7 @@ class Lanes:
             shunned = {} if shun is None else {lane: s for lane, s in shun.left().items() if lane.retired is None}
             choice = [Admitted(lane, lane.expected_tokens(body)) for lane in self._choice(shunned)]
             for lane, tokens in choice:
-                if await lane.gate.enter_now(tokens):
+                if lane.gate.enter_now(tokens):
                     return Admitted(lane, tokens)
             if shunned or not choice:
                 return None

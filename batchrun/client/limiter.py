@@ -1,40 +1,38 @@
 """The gate before an attempt: first come, first served, to a slot, requests and tokens of a minute together.
 
-`Rate` holds the rates, `Slots` knows how many attempts the server bears, `Pacing` when it wants none; the order is kept
+`Limits` hold the rates, `Slots` knows how many attempts the server bears, `Pacing` when it wants none; order is kept
 here. Only the head of the queue waits, for a slot first, then for the rates: a thousand waiters cost nothing, a large
-prompt is not passed by small ones, and nothing is taken that is not used at once (DESIGN.md, section 4).
+prompt is not passed by small ones, and nothing is taken that is not used at once (DESIGN.md, section 4). What comes
+back lets in, there and then, all at the front that fit: a row costs one future, and takes no turn of the loop.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
-from collections.abc import Generator, Iterable
+from collections import deque
+from enum import Enum
 from typing import NamedTuple
 
+from batchrun.client.limits import Limits, Needs, Quotas, fullest, give_back, let_in, take_back, take_now
 from batchrun.client.pacing import Pacing
-from batchrun.client.rate import Limit, Quota, Rate
 from batchrun.client.slots import Slots
 from batchrun.events import Bound, LaneState
 
 BOUNDS: tuple[Bound, ...] = ("slots", "requests", "tokens", "daily requests", "daily tokens", "pause")
-_TOKENS: frozenset[Bound] = frozenset(["tokens", "daily tokens"])
 
 
-class Quotas(NamedTuple):
-    """The limits a day, None where there is none."""
+class _Turn(Enum):
+    """What a waiter is told."""
 
-    requests: Quota | None = None
-    tokens: Quota | None = None
+    IN = "it has been let in"
+    HEAD = "it is the head of the queue, and waits for the rates itself"
+    AWAY = "the gate is closed"
 
 
-class _Need(NamedTuple):
-    """An amount of one limit that an attempt takes."""
-
-    bound: Bound
-    limit: Limit
-    amount: float
+class _Waiter(NamedTuple):
+    turn: asyncio.Future[_Turn]
+    needs: Needs
 
 
 class Gate:
@@ -58,19 +56,16 @@ class Gate:
         self._ceiling = self._most = self._fitting = slots
         self._lifting: asyncio.TimerHandle | None = None
         self._in_flight = 0
-        limits: tuple[tuple[Bound, Limit | None], ...] = (
-            ("tokens", None if tokens_per_minute is None else Rate(tokens_per_minute)),
-            ("requests", None if requests_per_minute is None else Rate(requests_per_minute)),
-            ("daily tokens", quotas.tokens if quotas else None),
-            ("daily requests", quotas.requests if quotas else None),
+        self._limits = Limits(
+            requests_per_minute=requests_per_minute, tokens_per_minute=tokens_per_minute, quotas=quotas
         )
-        self._limits: list[tuple[Bound, Limit]] = [(bound, limit) for bound, limit in limits if limit is not None]
         self._pacing = Pacing()
-        self._turn = asyncio.Lock()
-        self._queued = 0
+        self._queue: deque[_Waiter] = deque()
+        self._has_head = False
         self._closed = False
         self._woken: asyncio.Future[None] | None = None
-        self._acquiring: asyncio.Timeout | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
         self._waited_s: dict[Bound, float] = dict.fromkeys(BOUNDS, 0.0)
         self._waits: tuple[Bound, float] | None = None
 
@@ -97,9 +92,7 @@ class Gate:
     def state(self) -> LaneState:
         """Return how far the limits are used."""
         now = self._loop.time()
-        used: dict[Bound, float] = {"slots": round(self._in_flight / self.slots, 4)}
-        for bound, limit in self._limits:
-            used[bound] = round(limit.used(now), 4)
+        used: dict[Bound, float] = {"slots": round(self._in_flight / self.slots, 4), **self._limits.used(now)}
         return LaneState(
             slots=self.slots,
             in_flight=self._in_flight,
@@ -115,15 +108,16 @@ class Gate:
             waited_s[self._waits[0]] += now - self._waits[1]
         return waited_s
 
-    @contextlib.contextmanager
-    def _waiting(self, bound: Bound) -> Generator[None, None, None]:
-        began = self._loop.time()
-        self._waits = bound, began
-        try:
-            yield
-        finally:
-            self._waits = None
-            self._waited_s[bound] += self._loop.time() - began
+    def _wait_for(self, bound: Bound | None) -> None:
+        """Count the time of who is first in the queue to what it waits for, from now on to `bound`."""
+        if self._waits is None and bound is None:
+            return
+        now = self._loop.time()
+        if self._waits is not None:
+            if self._waits[0] == bound:
+                return
+            self._waited_s[self._waits[0]] += now - self._waits[1]
+        self._waits = None if bound is None else (bound, now)
 
     def now(self) -> float:
         """Return the time by which `correct` counts."""
@@ -131,67 +125,116 @@ class Gate:
 
     async def enter(self, tokens: float = 0.0) -> bool:
         """Wait for a turn, then take a slot and `tokens` of the minute; False when the gate was closed instead."""
-        if (
-            not self._queued
-            and not self._limits
-            and not self._closed
-            and self._in_flight < self.slots
-            and not self._pacing.wait_s(self._loop.time())
-        ):
-            self._take()
+        if self.enter_now(tokens):
             return True
-        self._queued += 1
+        waiter = _Waiter(self._loop.create_future(), self._limits.needs(tokens))
+        self._queue.append(waiter)
+        self._admit()
         try:
-            async with self._turn:
-                return await self._enter_as_head(self._needed(tokens))
-        finally:
-            self._queued -= 1
+            turn = await waiter.turn
+        except asyncio.CancelledError:
+            self._step_out(waiter)
+            raise
+        return turn is _Turn.IN or (turn is _Turn.HEAD and await self._enter_as_head(waiter.needs))
 
-    async def enter_now(self, tokens: float = 0.0) -> bool:
-        """Take a slot and `tokens` where nothing has to be waited for, else return False; never waits."""
-        now, needed = self._loop.time(), self._needed(tokens)
-        if self._closed or self._queued or self._in_flight >= self.slots or self._pacing.wait_s(now):
+    def enter_now(self, tokens: float = 0.0) -> bool:
+        """Take a slot and `tokens` where nothing has to be waited for, else return False."""
+        if self._closed or self._queue or self._has_head or self._hindrance() is not None:
             return False
-        if not all(need.limit.affords(need.amount) for need in needed) or _fullest(needed, now) is not None:
+        return self._take_now(self._limits.needs(tokens))
+
+    def _take_now(self, needs: Needs) -> bool:
+        """Take a slot, which is there, and all that is needed beside it; False where that has to be waited for."""
+        if needs and not take_now(needs, self._loop.time()):
             return False
-        await self._pay(needed)  # at once: all of them afford it
-        self._let_in(needed, now)
+        self._take()
         return True
 
-    async def _enter_as_head(self, needed: tuple[_Need, ...]) -> bool:
+    def _admit(self) -> None:
+        """Let in all at the front of the queue that fit; what stands against the first is looked at again in time."""
+        if self._has_head:
+            self._wake()
+            return
+        while self._queue:
+            waiter = self._queue[0]
+            if waiter.turn.done():  # cancelled
+                self._queue.popleft()
+            elif self._closed:
+                self._queue.popleft().turn.set_result(_Turn.AWAY)
+            elif (hindrance := self._hindrance()) is not None:
+                self._wait_for(hindrance[0])
+                self._look_again(hindrance[1])
+                return
+            elif self._take_now(waiter.needs):
+                self._queue.popleft().turn.set_result(_Turn.IN)
+            else:
+                self._has_head = True
+                self._queue.popleft().turn.set_result(_Turn.HEAD)
+                return
+        self._wait_for(None)
+
+    def _hindrance(self) -> tuple[Bound, float | None] | None:
+        """Return what stands against any attempt now, and in how many seconds it may be gone by itself."""
+        if self._in_flight >= self._slots.now:
+            again_s = self._slots.filled()
+            if self._in_flight >= self.slots:
+                return "slots", again_s
+        elif self._in_flight >= self.slots:
+            return "slots", None
+        if wait_s := self._pacing.wait_s(self._loop.time()):
+            return "pause", wait_s
+        return None
+
+    def _look_again(self, after_s: float | None) -> None:
+        if after_s is None:
+            return
+        at = self._loop.time() + after_s
+        if self._timer is not None:
+            if self._timer_at <= at:
+                return
+            self._timer.cancel()
+        self._timer, self._timer_at = self._loop.call_later(after_s, self._timed), at
+
+    def _timed(self) -> None:
+        self._timer = None
+        self._admit()
+
+    def _step_out(self, waiter: _Waiter) -> None:
+        """Let the next come up for one that was cancelled, with what it had just been given."""
+        if waiter.turn.done() and not waiter.turn.cancelled():
+            if waiter.turn.result() is _Turn.IN:
+                self._in_flight -= 1
+                take_back(waiter.needs, self._loop.time())
+            elif waiter.turn.result() is _Turn.HEAD:
+                self._has_head = False
+        self._admit()
+
+    async def _enter_as_head(self, needs: Needs) -> bool:
         """Take all that is needed, or nothing: a pause that comes in between gives back what was paid."""
         paid = False
         try:
             while not self._closed:
-                now = self._loop.time()
-                again_s = self._slots.filled() if self._in_flight >= self._slots.now else None
-                if self._in_flight >= self.slots:
-                    await self._change("slots", at_most_s=again_s)
-                elif wait_s := self._pacing.wait_s(now):
-                    if paid:
-                        _give_back(needed)
+                if (hindrance := self._hindrance()) is not None:
+                    if paid and hindrance[0] == "pause":
+                        give_back(needs)
                         paid = False
-                    await self._change("pause", at_most_s=wait_s)
+                    await self._change(*hindrance)
                 elif not paid:
-                    paid = await self._pay(needed)
-                elif (full := _fullest(needed, now)) is not None:
-                    await self._change(full[1], at_most_s=full[0])
+                    paid = await self._limits.pay(needs, self._wait_for)
+                elif (full := fullest(needs, self._loop.time())) is not None:
+                    await self._change(*full)
                 else:
-                    self._let_in(needed, now)
+                    let_in(needs, self._loop.time())
+                    self._take()
                     return True
         except asyncio.CancelledError:  # another lane has taken the row in
             if paid:
-                _give_back(needed)
+                give_back(needs)
             raise
+        finally:
+            self._has_head = False
+            self._admit()
         return False
-
-    def _let_in(self, needed: tuple[_Need, ...], now: float) -> None:
-        for _, limit, amount in needed:
-            limit.let_in(amount, now)
-        self._take()
-
-    def _needed(self, tokens: float) -> tuple[_Need, ...]:
-        return tuple([_Need(bound, limit, tokens if bound in _TOKENS else 1.0) for bound, limit in self._limits])
 
     def _take(self) -> None:
         self._in_flight += 1
@@ -199,13 +242,13 @@ class Gate:
         if self._in_flight >= self._slots.now:
             self._slots.filled()
 
-    async def _change(self, bound: Bound, *, at_most_s: float | None = None) -> None:
+    async def _change(self, bound: Bound, at_most_s: float | None) -> None:
         """Wait until a slot comes back, the gate closes, or `at_most_s` seconds have gone by."""
+        self._wait_for(bound)
         self._woken = self._loop.create_future()
         timer = None if at_most_s is None else self._loop.call_later(at_most_s, self._wake)
         try:
-            with self._waiting(bound):
-                await self._woken
+            await self._woken
         finally:
             if timer is not None:
                 timer.cancel()
@@ -214,41 +257,21 @@ class Gate:
         if self._woken is not None and not self._woken.done():
             self._woken.set_result(None)
 
-    async def _pay(self, needed: tuple[_Need, ...]) -> bool:
-        """Wait until the buckets have taken what is needed; False when the gate closed meanwhile."""
-        done: list[_Need] = []
-        try:
-            async with asyncio.timeout(None) as self._acquiring:
-                for need in needed:
-                    with self._waiting(need.bound):
-                        await need.limit.pay(need.amount)
-                    done.append(need)
-        except BaseException as error:
-            _give_back(done)
-            if not isinstance(error, TimeoutError):
-                raise
-            return False
-        finally:
-            self._acquiring = None
-        return True
-
     def correct(self, tokens: float, sent_at: float) -> None:
         """Take note that an attempt sent at `sent_at` used `tokens` more than it took, or less where negative."""
-        for bound, limit in self._limits:
-            if bound in _TOKENS:
-                limit.correct(tokens, sent_at)
+        self._limits.correct(tokens, sent_at)
 
     def leave(self) -> None:
         """Give a slot back."""
         self._in_flight -= 1
-        self._wake()
+        self._admit()
 
     def succeeded(self) -> None:
         """Take note of a reply: slots that are all used may grow."""
         before = self._slots.now
         self._slots.succeeded(all_used=self._in_flight >= self._slots.now)
         if self._slots.now > before:
-            self._wake()
+            self._admit()
 
     def refused(self, still_in_flight: int) -> None:
         """Take note of a refusal without a hint: there are fewer slots from now on."""
@@ -261,7 +284,7 @@ class Gate:
     def widen(self) -> None:
         """Take a narrowing back."""
         self._most = self._ceiling
-        self._wake()
+        self._admit()
 
     def fit(self, slots: int, *, for_s: float) -> None:
         """Let at most `slots` be taken for `for_s` seconds from the first fitting on, narrowed or not."""
@@ -272,7 +295,7 @@ class Gate:
     def _lift(self) -> None:
         self._lifting = None
         self._fitting = self._ceiling
-        self._wake()
+        self._admit()
 
     def pause(self, wait_s: float) -> None:
         """Let nothing in for `wait_s` seconds; of several pauses the latest end counts."""
@@ -285,18 +308,5 @@ class Gate:
     def close(self) -> None:
         """Let nothing in any more; whoever waits is sent away."""
         self._closed = True
-        self._wake()
-        if self._acquiring is not None and not self._acquiring.expired():
-            self._acquiring.reschedule(self._loop.time())
-
-
-def _give_back(needed: Iterable[_Need]) -> None:
-    for _, limit, amount in needed:
-        limit.give_back(amount)
-
-
-def _fullest(needed: Iterable[_Need], now: float) -> tuple[float, Bound] | None:
-    """Return how long until there is room for all that is needed, and for lack of what; None when there is."""
-    waits: list[tuple[float, Bound]] = [(limit.wait_s(amount, now), bound) for bound, limit, amount in needed]
-    longest = max(waits, default=(0.0, "slots"))
-    return longest if longest[0] > 0 else None
+        self._admit()
+        self._limits.close()

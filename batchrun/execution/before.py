@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
-from batchrun.client.limiter import Quotas
+from batchrun.client.limits import Quotas
 from batchrun.client.rate import DAY_S, Quota
 from batchrun.errors import OutputError
 from batchrun.job.lanes import LanePlan

@@ -44,11 +44,11 @@ def test_a_gate_takes_in_at_once_or_not_at_all(bound: str) -> None:
         if bound == "pause":
             gate.pause(10)
         if bound == "slots":
-            assert await gate.enter_now(1)
-        while bound in {"requests", "tokens"} and await gate.enter_now(500 if bound == "tokens" else 1):
+            assert gate.enter_now(1)
+        while bound in {"requests", "tokens"} and gate.enter_now(500 if bound == "tokens" else 1):
             gate.leave()
         before, used = gate.now(), gate.state().used
-        assert not await gate.enter_now(500)
+        assert not gate.enter_now(500)
         assert gate.state().used == used
         for _ in range(50):
             waiting = asyncio.ensure_future(gate.enter(500))
@@ -72,7 +72,7 @@ def test_a_gate_takes_in_at_once_or_not_at_all(bound: str) -> None:
 def test_what_was_paid_by_a_row_that_left_the_gate_is_credit_for_the_next() -> None:
     async def main() -> None:
         gate = Gate(slots=1, requests_per_minute=60)
-        assert await gate.enter_now()
+        assert gate.enter_now()
         gate.leave()
         waiting = asyncio.ensure_future(gate.enter())
         await asyncio.sleep(0.5)
@@ -81,8 +81,8 @@ def test_what_was_paid_by_a_row_that_left_the_gate_is_credit_for_the_next() -> N
         waiting.cancel()
         await asyncio.wait([waiting])
         gate.widen()
-        assert await gate.enter_now()
+        assert gate.enter_now()
         gate.leave()
-        assert not await gate.enter_now()
+        assert not gate.enter_now()
 
     run_virtually(main())

@@ -200,7 +200,7 @@ def test_a_row_alone_waits_as_long_as_it_was_told_where_no_other_lane_has_room(s
         house = House(a, b, strategy=strategy, slots=1)
         async with asyncio.TaskGroup() as group:
             if strategy == "spread":
-                assert await house.lanes[1].gate.enter_now()
+                assert house.lanes[1].gate.enter_now()
             row = house.row()
             step = await house.step(row)
             assert step.wait_s is not None
@@ -497,14 +497,14 @@ def test_r41_one_lanes_refusal_of_a_key_says_nothing_of_anothers() -> None:
         a, b = Served(good, 0.01), Served(good, 0.01)
         house = House(a, b, slots=1)
         for lane in (0, 1):
-            await house.lanes[1 - lane].gate.enter_now()
+            house.lanes[1 - lane].gate.enter_now()
             await house.step(house.row())
             house.lanes[1 - lane].gate.leave()
         first = [NO_KEY]
         a.act, b.act = lambda: NO_KEY, lambda: first.pop() if first else good()
         row = house.row()
         await house.step(row)
-        await house.lanes[0].gate.enter_now()  # A has no room now
+        house.lanes[0].gate.enter_now()  # A has no room now
         await house.step(row)
         assert house.lanes[1].retired is None
 

@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchrun.client.estimate import Estimate
-from batchrun.client.limiter import Gate, Quotas
+from batchrun.client.limiter import Gate
+from batchrun.client.limits import Quotas
 from batchrun.client.rate import Quota, Window
 from batchrun.execution.before import Before
 from batchrun.job.settings import LimitSettings
