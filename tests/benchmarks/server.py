@@ -54,6 +54,7 @@ class Tally:
         self.in_flight = 0
         self.most_in_flight = 0
         self.latency_s = 0.0
+        self.first_request_at = self.last_reply_at = 0.0
         self.by_status: Counter[str] = Counter()
         self.paid: set[int] = set()
 
@@ -68,6 +69,7 @@ class Tally:
                 "in_flight": self.in_flight,
                 "max_in_flight": self.most_in_flight,
                 "latency_s": self.latency_s,
+                "span_s": self.last_reply_at - self.first_request_at,
                 "cpu_s": time.process_time(),
             }
         )
@@ -81,6 +83,7 @@ class Behaviour:
         self._sigma = options.latency_sigma
         self._faults = options.faults
         self._kinds = itertools.cycle(options.fault_kinds.split(","))
+        self._retry_after_s = options.retry_after_s
         self._hang = options.hang
         self._hang_s = options.hang_s
         self._hung: set[str] = set()
@@ -100,6 +103,11 @@ class Behaviour:
         """Return the kind of fault that this request gets, None for none."""
         return next(self._kinds) if self._faults and self._random.random() < self._faults else None
 
+    def refusal(self, status: int) -> bytes:
+        """Return a whole HTTP reply with an error; a 429 may say when to come again."""
+        after_s = self._random.uniform(0, self._retry_after_s) if status == 429 else 0.0
+        return error(status, b"retry-after: %.2f\r\n" % after_s if after_s else b"")
+
     def completion(self, asked: Asked, digest: str, text: str) -> bytes:
         """Return the body of a 200."""
         tokens = max(1, len(text) // CHARS_PER_TOKEN)
@@ -118,16 +126,16 @@ class Behaviour:
         )  # fmt: skip
 
 
-def reply(status: int, body: bytes) -> bytes:
-    """Return a whole HTTP reply."""
-    return b"HTTP/1.1 %d %s\r\nserver: uvicorn\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (
-        status, REASONS[status].encode(), len(body), body,
+def reply(status: int, body: bytes, lines: bytes = b"") -> bytes:
+    """Return a whole HTTP reply; `lines` are more lines of its head."""
+    return b"HTTP/1.1 %d %s\r\nserver: uvicorn\r\ncontent-type: application/json\r\n%bcontent-length: %d\r\n\r\n%b" % (
+        status, REASONS[status].encode(), lines, len(body), body,
     )  # fmt: skip
 
 
-def error(status: int) -> bytes:
+def error(status: int, lines: bytes = b"") -> bytes:
     """Return a whole HTTP reply that tells an error."""
-    return reply(status, b'{"error":{"message":"%s","type":"benchmark"}}' % REASONS[status].encode())
+    return reply(status, b'{"error":{"message":"%s","type":"benchmark"}}' % REASONS[status].encode(), lines)
 
 
 class Connection(asyncio.Protocol):
@@ -187,6 +195,7 @@ class Connection(asyncio.Protocol):
     def _complete(self, body: bytes) -> None:
         tally, behaviour = self._tally, self._behaviour
         tally.requests += 1
+        tally.first_request_at = tally.first_request_at or time.monotonic()
         try:
             asked = ASKED.decode(body)
             text = asked.messages[-1].content
@@ -209,11 +218,12 @@ class Connection(asyncio.Protocol):
         """Generate the reply, which costs whether anybody still waits for it or not."""
         tally = self._tally
         tally.in_flight -= 1
+        tally.last_reply_at = time.monotonic()
         tally.by_status[fault or "200"] += 1
         if fault == CUT:
             self._close()
         elif fault is not None:
-            self._write(error(int(fault)))
+            self._write(self._behaviour.refusal(int(fault)))
         else:
             digest = hashlib.sha256(text.encode()).hexdigest()
             tally.replies += 1
@@ -267,6 +277,9 @@ def options_of(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--words", type=int, default=12, help="words of a completion after the digest")
     parser.add_argument("--faults", type=float, default=0.0, help="share of requests that get a fault")
     parser.add_argument("--fault-kinds", default="500,503,429", help="taken in turn: statuses, or `cut`")
+    parser.add_argument(
+        "--retry-after-s", type=float, default=0.0, help="a 429 says to wait up to that long; 0: nothing"
+    )
     parser.add_argument("--hang", default="", help="the first try of a prompt with this text hangs")
     parser.add_argument("--hang-s", type=float, default=60.0, help="for this long")
     parser.add_argument("--seed", type=int, default=0)
