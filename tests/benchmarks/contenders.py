@@ -15,6 +15,7 @@ import msgspec
 import pyarrow.parquet as pq
 from rows import Rows
 from server import digest_of
+from timed import environment
 
 COMMAND = (sys.executable, "-m", "batchrun")
 LOOP = Path(__file__).with_name("reference.py")
@@ -121,7 +122,10 @@ def _wrk_words(case: Case) -> list[str]:
 
 @functools.cache
 def _says(*words: str) -> str:
-    return subprocess.run([*COMMAND, *words], check=True, capture_output=True, text=True, timeout=QUICK_S).stdout
+    command = [*COMMAND, *words]
+    return subprocess.run(
+        command, check=True, capture_output=True, text=True, timeout=QUICK_S, env=environment()
+    ).stdout
 
 
 def _transports() -> list[str]:

@@ -56,9 +56,14 @@ def _processor() -> str:
 
 
 def commit() -> str:
-    """Return the commit that is measured, and whether it was changed since."""
-    asked = ("git", "-C", str(README.parent), "describe", "--always", "--dirty", "--exclude=*")
-    return subprocess.run(asked, check=True, capture_output=True, text=True, timeout=60).stdout.strip()
+    """Return the commit that is measured, and whether the package was changed since."""
+    root = str(README.parents[2])
+    head = _git(root, "rev-parse", "--short", "HEAD")
+    return f"{head} with changes" if _git(root, "status", "--porcelain", "--", "batchrun") else head
+
+
+def _git(*words: str) -> str:
+    return subprocess.run(("git", "-C", *words), check=True, capture_output=True, text=True, timeout=60).stdout.strip()
 
 
 def measured_on(folder: Path) -> str:

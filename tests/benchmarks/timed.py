@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 LAUNCH = Path(__file__).with_name("launch.py")
+ROOT = Path(__file__).parents[2]
 PATIENCE_S = 1800.0
 SAMPLE_S = 0.25
 
@@ -46,6 +47,11 @@ def pinned(to: frozenset[int]) -> Generator[None, None, None]:
         os.sched_setaffinity(0, before)
 
 
+def environment() -> dict[str, str]:
+    """Return variables by which commands take the package beside these scripts, whatever is installed."""
+    return {**os.environ, "PYTHONPATH": str(ROOT)}
+
+
 def timed(words: Sequence[str], *, on: frozenset[int], folder: Path, whole: bool = False) -> Used:
     """Run a command to its end, on these cores; `whole` adds up the memory of its processes, four times a second.
 
@@ -54,7 +60,9 @@ def timed(words: Sequence[str], *, on: frozenset[int], folder: Path, whole: bool
     report, log = folder / "used.json", folder / "said"
     launch = [sys.executable, "-I", "-S", str(LAUNCH), str(report), *words]
     with log.open("wb") as said, pinned(on):
-        run = subprocess.Popen(launch, stdin=subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True)
+        run = subprocess.Popen(
+            launch, stdin=subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True, env=environment()
+        )
     try:
         sum_mb = _ended(run, whole=whole)
     except BaseException:
