@@ -25,14 +25,19 @@ class MostTokens(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     completion: int | None
 
 
-def most_tokens(fields: Mapping[str, object], messages: Messages) -> MostTokens:
-    """Return the bounds of a request with these body `fields`.
+def most_tokens(fields: Mapping[str, object]) -> MostTokens:
+    """Return the bounds of a request with these body `fields`, but for its messages.
 
     Lists and objects among the fields, such as `tools`, may become part of the prompt, so their bytes count too.
     """
     more = sum(len(_ENCODE(value)) for value in fields.values() if isinstance(value, list | dict))
-    prompt = len(messages.plain) + TOKENS_PER_MESSAGE * messages.count + more
-    return MostTokens(prompt=prompt, completion=most_completion_tokens(fields))
+    return MostTokens(prompt=more, completion=most_completion_tokens(fields))
+
+
+def with_messages(most: MostTokens, messages: Messages) -> MostTokens:
+    """Return the bounds of a request with these `messages` too."""
+    prompt = most.prompt + len(messages.plain) + TOKENS_PER_MESSAGE * messages.count
+    return MostTokens(prompt=prompt, completion=most.completion)
 
 
 def most_completion_tokens(fields: Mapping[str, object]) -> int | None:
@@ -106,7 +111,8 @@ class Budget:
     @property
     def taken_nanousd(self) -> int:
         """What is spent and what is reserved."""
-        return self.spent.nanousd + self._bounded_nanousd + self._unbounded * self._dearest
+        spent = self._known + self._held + self._uncosted * self._dearest
+        return spent + self._bounded_nanousd + self._unbounded * self._dearest
 
     def cost_of(self, bound_nanousd: int | None) -> int:
         """Return what an attempt with this bound counts as before its cost is known."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from decimal import ROUND_CEILING, ROUND_HALF_EVEN, Decimal, InvalidOperation
+from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
+from functools import lru_cache
 from typing import Annotated
 
 import msgspec
@@ -18,6 +19,8 @@ _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")  
 _NANO = Decimal(10) ** 9
 _MOST_NANOUSD = 2**63 - 1
 _MOST_USD = _MOST_NANOUSD / _NANO
+_UNITS = 10**9
+"""Of these is a nano-USD made where tokens are multiplied by prices, so prices are exact to 12 decimals."""
 
 UsdPerMillion = Annotated[
     float,
@@ -67,7 +70,9 @@ class Rate(msgspec.Struct, frozen=True, gc=False):
 
     def dearest(self, most_prompt_tokens: int) -> Decimal:
         """Return the highest price that may hold for a request of up to so many prompt tokens."""
-        return max(self.base, *(price for more_than, price in self.tiers if more_than < most_prompt_tokens), Decimal(0))
+        if not self.tiers:
+            return self.base
+        return max((self.base, *(price for more_than, price in self.tiers if more_than < most_prompt_tokens)))
 
 
 class Rates(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,24 +95,32 @@ class Rates(msgspec.Struct, frozen=True, kw_only=True):
         cached = min(usage.cached_tokens or 0, prompt)
         written = min(usage.cache_write_tokens or 0, prompt - cached)
         total = (
-            (prompt - cached - written) * self.input.of(prompt)
-            + cached * (self.cached_input or self.input).of(prompt)
-            + written * (self.cache_write or self.input).of(prompt)
-            + completion * self.output.of(prompt)
+            (prompt - cached - written) * _units(self.input.of(prompt))
+            + cached * _units((self.cached_input or self.input).of(prompt))
+            + written * _units((self.cache_write or self.input).of(prompt))
+            + completion * _units(self.output.of(prompt))
         )
-        nanousd = _whole(total * 1000)
+        nanousd, rest = divmod(total, _UNITS)
+        if 2 * rest > _UNITS or (2 * rest == _UNITS and nanousd % 2):  # half to even
+            nanousd += 1
         return nanousd if nanousd <= _MOST_NANOUSD else None
 
     def most_nanousd(self, prompt_tokens: int, completion_tokens: int) -> int:
         """Return what no request of up to so many tokens can cost more than, at the dearest tier within its reach."""
         inputs = (self.input, self.cached_input, self.cache_write)
-        dearest = max(one.dearest(prompt_tokens) for one in inputs if one is not None)
-        total = prompt_tokens * dearest + completion_tokens * self.output.dearest(prompt_tokens)
-        return int((total * 1000).to_integral_value(rounding=ROUND_CEILING))
+        dearest = max([_units(one.dearest(prompt_tokens)) for one in inputs if one is not None])
+        total = prompt_tokens * dearest + completion_tokens * _units(self.output.dearest(prompt_tokens))
+        return -(-total // _UNITS)
 
 
 Tariff = Callable[[str | None, str | None], Rates | None]
 """Tells what a reply costs at this moment, by the model that answered and the one that was asked for, where known."""
+
+
+@lru_cache(maxsize=256)
+def _units(usd_per_million: Decimal) -> int:
+    """Return a price as units for a token."""
+    return _whole(usd_per_million * 1000 * _UNITS)
 
 
 def rate(usd_per_million: float) -> Rate:

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from batchrun.budget import Budget, MostTokens, Reservation, most_tokens
+from batchrun.budget import Budget, MostTokens, Reservation, most_tokens, with_messages
 from batchrun.errors import RecordError
 from batchrun.events import Watcher
 from batchrun.model.attempt import Cost
@@ -24,6 +24,9 @@ class Owed(NamedTuple):
 
     held_nanousd: int = 0
     uncosted: int = 0
+
+
+_NOTHING = Owed()
 
 
 class LaneTariff(NamedTuple):
@@ -57,6 +60,7 @@ class Spending:
         self._loop = asyncio.get_running_loop()
         self._budget = budget
         self._fields = fields
+        self._most = most_tokens(fields)
         self._lanes = (LaneTariff(tariff), *others)
         self._watcher = watcher
         self._waiters: deque[_Waiter] = deque()
@@ -84,7 +88,7 @@ class Spending:
 
     def most(self, messages: Messages, params: Mapping[str, object] | None) -> MostTokens:
         """Return the most that a row's request takes."""
-        return most_tokens({**self._fields, **(params or {})}, messages)
+        return with_messages(most_tokens({**self._fields, **params}) if params else self._most, messages)
 
     async def reserve(self, most: MostTokens, model: str | None) -> Reservation | None:
         """Wait until the budget covers one attempt of a request; None when nothing is to be sent any more.
@@ -112,7 +116,7 @@ class Spending:
 
         `owed` says that it may have been billed, `answered` that it brought a reply.
         """
-        kept = Owed()
+        kept = _NOTHING
         if cost is not None:
             self._budget.pay(reservation, cost.nanousd)
             self._tell_if_dearer(reservation, cost)
@@ -124,7 +128,8 @@ class Spending:
                 self._tell("a reply's cost is not known; the budget counts what it may have been", usd=counted)
         else:
             self._budget.give_back(reservation)
-        self._serve()
+        if self._waiters:
+            self._serve()
         return kept
 
     def give_back(self, reservation: Reservation) -> None:

@@ -22,6 +22,8 @@ _LONE = re.compile("[\ud800-\udfff]")
 _DONE = re.compile(r"data: ?\[DONE\]")
 _BLANK = " \t\r\n"
 _NOTHING: Mapping[str, object] = MappingProxyType({})
+ABSENT = msgspec.Raw()
+"""A field that is not there."""
 
 
 class UnusableReplyError(Exception):
@@ -54,8 +56,8 @@ class Message(msgspec.Struct, gc=False):
     reasoning_content: str | None = None
     reasoning: str | None = None
     refusal: str | None = None
-    tool_calls: msgspec.Raw = msgspec.Raw()
-    function_call: msgspec.Raw = msgspec.Raw()
+    tool_calls: msgspec.Raw = ABSENT
+    function_call: msgspec.Raw = ABSENT
     reasoning_details: None = None
 
 
@@ -65,7 +67,7 @@ class Choice(msgspec.Struct, gc=False):
     message: Message
     index: int = 0
     finish_reason: str | None = None
-    error: msgspec.Raw = msgspec.Raw()
+    error: msgspec.Raw = ABSENT
 
 
 class Body(msgspec.Struct, gc=False):
@@ -75,10 +77,10 @@ class Body(msgspec.Struct, gc=False):
     id: str | None = None
     model: str | None = None
     service_tier: str | None = None
-    usage: msgspec.Raw = msgspec.Raw()
-    x_groq: msgspec.Raw = msgspec.Raw()
-    timings: msgspec.Raw = msgspec.Raw()
-    error: msgspec.Raw = msgspec.Raw()
+    usage: msgspec.Raw = ABSENT
+    x_groq: msgspec.Raw = ABSENT
+    timings: msgspec.Raw = ABSENT
+    error: msgspec.Raw = ABSENT
 
 
 _BODY = msgspec.json.Decoder(Body)
@@ -97,6 +99,8 @@ def decode_body(body: bytes, flags: list[str]) -> Body:
 
 def json_text(raw: msgspec.Raw) -> str | None:
     """Return raw JSON as text; None where the field is missing or null."""
+    if raw is ABSENT:
+        return None
     text = bytes(raw)
     return None if not text or text == b"null" else text.decode("utf-8", "replace")
 
@@ -217,7 +221,7 @@ def _string(value: object, flags: list[str]) -> str | None:
 
 def _raw(value: object, flags: list[str]) -> msgspec.Raw:
     if value is None:
-        return msgspec.Raw()
+        return ABSENT
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     return msgspec.Raw((_string(text, flags) or "").encode())
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from typing import NamedTuple
 
 from batchrun.client.rate import Limit, Quota, Rate
@@ -92,11 +91,11 @@ class Limits:
 
 def take_now(needs: Needs, now: float) -> bool:
     """Take all that is needed where nothing has to be waited for, else nothing and return False."""
-    if not all(need.limit.affords(need.amount) for need in needs) or fullest(needs, now) is not None:
-        return False
-    for need in needs:
-        _finish(need.limit.pay(need.amount))
-    let_in(needs, now)
+    for _, limit, amount in needs:
+        if not limit.has_room(amount, now):
+            return False
+    for _, limit, amount in needs:
+        limit.take(amount, now)
     return True
 
 
@@ -127,11 +126,3 @@ def take_back(needs: Needs, now: float) -> None:
     give_back(needs)
     for _, limit, amount in needs:
         limit.let_in(-amount, now)
-
-
-def _finish(paying: Coroutine[object, None, None]) -> None:
-    """Run what has nothing to wait for to its end."""
-    with contextlib.suppress(StopIteration):
-        paying.send(None)
-        paying.close()
-        raise AssertionError("a limit that affords an amount made it wait")

@@ -7,9 +7,10 @@ the head of the gate's queue comes here, so nobody is served out of turn (DESIGN
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable
 from typing import Protocol
 
 from aiolimiter import AsyncLimiter
@@ -65,7 +66,7 @@ class Window:
 
     def add(self, amount: float, at: float) -> None:
         """Take note of what was let in at `at`, or of its correction; what has left the window counts no more."""
-        grain = math.floor(at / self._grain_s)
+        grain = int(at // self._grain_s)
         self._sum += amount
         if not self._grains or self._grains[-1][0] < grain:
             self._grains.append((grain, amount))
@@ -88,8 +89,12 @@ class Window:
 class Limit(Protocol):
     """What an attempt takes an amount of: paid for first, then let in, corrected by its reply."""
 
-    def affords(self, amount: float) -> bool:
-        """Say whether `pay` would not have to wait."""
+    def has_room(self, amount: float, now: float) -> bool:
+        """Say whether neither `pay` nor `wait_s` would have to wait."""
+        ...
+
+    def take(self, amount: float, now: float) -> None:
+        """Pay `amount`, for which there is room, and let it in."""
         ...
 
     async def pay(self, amount: float) -> None:
@@ -126,9 +131,13 @@ class Quota:
         for amount, at in earlier:
             self._window.add(amount, at)
 
-    def affords(self, amount: float) -> bool:  # noqa: ARG002 - as a Limit has it
-        """Say yes: a quota asks for no payment."""
-        return True
+    def has_room(self, amount: float, now: float) -> bool:
+        """Say whether the last day has room for `amount`."""
+        return not self._window.wait_s(amount, now)
+
+    def take(self, amount: float, now: float) -> None:
+        """Let `amount` in."""
+        self._window.add(amount, now)
 
     async def pay(self, amount: float) -> None:
         """Do nothing: a quota is paced by nothing but its window."""
@@ -165,8 +174,10 @@ class Rate:
         self._owed = 0.0
         self._most_owed = max(per_minute, 1.0)
 
-    def affords(self, amount: float) -> bool:
-        """Say whether the bucket has room for all that `pay` would put in."""
+    def has_room(self, amount: float, now: float) -> bool:
+        """Say whether the bucket has room for all that `pay` would put in, and the last minute for `amount`."""
+        if self._window.wait_s(amount, now):
+            return False
         owed, taken = self._owed, 0.0
         if owed > 0:
             taken = self._part(owed)
@@ -176,6 +187,14 @@ class Rate:
         if owed + amount > 0:
             taken += self._part(owed + amount)
         return not taken or self._bucket.has_capacity(taken)
+
+    def take(self, amount: float, now: float) -> None:
+        """Pay `amount`, for which there is room, and let it in."""
+        if self._owed + amount <= 0:
+            self._owed += amount  # there is credit for it
+        else:
+            _finish(self.pay(amount))
+        self._window.add(amount, now)
 
     async def pay(self, amount: float) -> None:
         """Wait until the bucket has taken what was owed and, of `amount`, as much as it holds; the rest is owed.
@@ -220,3 +239,11 @@ class Rate:
         """
         self._owed = min(self._owed + by, self._most_owed)
         self._window.add(by, sent_at)
+
+
+def _finish(paying: Coroutine[object, None, None]) -> None:
+    """Run what has nothing to wait for to its end."""
+    with contextlib.suppress(StopIteration):
+        paying.send(None)
+        paying.close()
+        raise AssertionError("a limit that has room for an amount made it wait")

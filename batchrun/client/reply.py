@@ -152,7 +152,8 @@ def _first_choice(decoded: Body) -> Choice:
         raise UnusableReplyError("the reply holds an error", inner=error_fields(error))
     if not decoded.choices:
         raise UnusableReplyError("empty_choices: the reply has no choices", "empty_choices")
-    choice = min(decoded.choices, key=lambda choice: choice.index)
+    choices = decoded.choices
+    choice = choices[0] if len(choices) == 1 else min(choices, key=lambda choice: choice.index)
     if (error := _error_text(choice.error)) is not None:
         raise UnusableReplyError("the reply's choice holds an error", inner=error_fields(error))
     if choice.finish_reason in _BROKEN_REASONS:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from decimal import Decimal
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 
-from batchrun.client.body import as_object, json_text
+from batchrun.client.body import ABSENT, as_object, json_text
 from batchrun.model.attempt import Cost, Usage
 from batchrun.pricing import Rates, nanousd_from_usd
 
@@ -16,28 +18,30 @@ _MOST_TOKENS = 10**8
 _MOST_DIGITS = 13
 
 
+_Count = Annotated[int, Meta(ge=0, le=_MOST_TOKENS)]
+
+
 class _Cached(msgspec.Struct, gc=False):
-    cached_tokens: int | None = None
-    cache_write_tokens: int | None = None
+    cached_tokens: _Count | None = None
+    cache_write_tokens: _Count | None = None
 
 
 class _Reasoned(msgspec.Struct, gc=False):
-    reasoning_tokens: int | None = None
+    reasoning_tokens: _Count | None = None
 
 
 class _Usage(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     """The usage of most servers; a field beyond these leads to the tolerant path, which knows the rare ones."""
 
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    total_tokens: int | None = None
+    prompt_tokens: _Count | None = None
+    completion_tokens: _Count | None = None
+    total_tokens: _Count | None = None
     estimated_cost: Decimal | None = None
     prompt_tokens_details: _Cached | None = None
     completion_tokens_details: _Reasoned | None = None
 
 
 _USAGE = msgspec.json.Decoder(_Usage)
-_ABSENT = msgspec.Raw()
 
 
 def read_usage(
@@ -46,8 +50,8 @@ def read_usage(
     rates: Rates | None,
     flags: list[str],
     *,
-    groq: msgspec.Raw = _ABSENT,
-    timings: msgspec.Raw = _ABSENT,
+    groq: msgspec.Raw = ABSENT,
+    timings: msgspec.Raw = ABSENT,
 ) -> tuple[Usage, Cost | None]:
     """Return the tokens and the cost of one reply.
 
@@ -60,7 +64,7 @@ def read_usage(
         flags.append("usage_missing")
         return Usage(), _header_cost(headers, flags)
     usage, reported = _typed(raw, text) or _tolerant(text, flags)
-    if usage.cached_tokens is None and (bytes(groq) or bytes(timings)):
+    if usage.cached_tokens is None and not (groq is ABSENT and timings is ABSENT):
         cached = _count(flags, _cached_by_groq(groq, flags), _object(timings).get("cache_n"))
         usage = msgspec.structs.replace(usage, cached_tokens=cached)
     total, prompt, completion = usage.total_tokens, usage.prompt_tokens, usage.completion_tokens
@@ -77,24 +81,16 @@ def _typed(raw: msgspec.Raw, text: str) -> tuple[Usage, list[object]] | None:
         typed = _USAGE.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
-    cached = typed.prompt_tokens_details
+    cached, reasoned = typed.prompt_tokens_details, typed.completion_tokens_details
     usage = Usage(
         prompt_tokens=typed.prompt_tokens,
         completion_tokens=typed.completion_tokens,
         total_tokens=typed.total_tokens,
         cached_tokens=cached.cached_tokens if cached else None,
         cache_write_tokens=cached.cache_write_tokens if cached else None,
-        reasoning_tokens=(
-            typed.completion_tokens_details.reasoning_tokens if typed.completion_tokens_details else None
-        ),
+        reasoning_tokens=reasoned.reasoning_tokens if reasoned else None,
         raw=text,
     )
-    billed = (usage.prompt_tokens, usage.completion_tokens, usage.total_tokens)
-    if any(
-        count is not None and not 0 <= count <= _MOST_TOKENS
-        for count in (*billed, usage.cached_tokens, usage.cache_write_tokens, usage.reasoning_tokens)
-    ):
-        return None
     return usage, [typed.estimated_cost]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from batchrun.budget import Budget, Spent, most_tokens
+from batchrun.budget import Budget, Spent, most_tokens, with_messages
 from batchrun.errors import RecordError
 from batchrun.events import Watcher
 from batchrun.execution.examine import Examined
@@ -89,7 +89,7 @@ def cost_range(examined: Examined, rows: int) -> CostRange | None:
             if (rates := tariff(None, model if isinstance(model, str) else None)) is None:
                 unpriced += 1
                 continue
-            tokens = most_tokens(fields, messages)
+            tokens = with_messages(most_tokens(fields), messages)
             usage = Usage(prompt_tokens=len(messages.plain) // BYTES_PER_TOKEN, completion_tokens=0)
             least += rates.nanousd(usage) or 0
             bounded = bounded and tokens.completion is not None

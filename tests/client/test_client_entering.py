@@ -24,7 +24,7 @@ def test_what_a_bucket_affords_is_paid_at_once(changes: list[tuple[str, float]])
                 await asyncio.sleep(amount / 1000)
             elif change == "correct":
                 rate.correct(amount - 1000, loop.time())
-            elif rate.affords(amount):
+            elif rate.has_room(amount, loop.time()):
                 with contextlib.closing(rate.pay(amount)) as paying, pytest.raises(StopIteration):
                     paying.send(None)
             else:

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchrun.budget import Budget, MostTokens, Reservation, Spent, most_tokens
+from batchrun.budget import Budget, MostTokens, Reservation, Spent, most_tokens, with_messages
 from batchrun.model.attempt import Usage
-from batchrun.model.request import encode_messages, encode_texts
+from batchrun.model.request import encode_texts
 from batchrun.pricing import Rate, Rates, rate
 
 COUNT = st.integers(0, 100_000)
@@ -46,7 +46,9 @@ def test_r13_the_bound_is_that_of_the_design() -> None:
     messages = encode_texts("Größe", "say")
     assert messages.count == 2
     bytes_in = len('[{"role":"system","content":"Größe"},{"role":"user","content":"say"}]'.encode())
-    assert most_tokens({"max_tokens": 10, "n": 3}, messages) == MostTokens(prompt=bytes_in + 32, completion=30)
+    assert with_messages(most_tokens({"max_tokens": 10, "n": 3}), messages) == MostTokens(
+        prompt=bytes_in + 32, completion=30
+    )
     rates = Rates(input=rate(0.12), output=rate(0.30))
     assert rates.most_nanousd(bytes_in + 32, 30) == (bytes_in + 32) * 120 + 30 * 300
 
@@ -68,12 +70,11 @@ def test_r13_the_bound_is_that_of_the_design() -> None:
     ],
 )
 def test_what_bounds_the_output(fields: dict[str, object], completion: int | None) -> None:
-    assert most_tokens(fields, encode_texts(None, "x")).completion == completion
+    assert most_tokens(fields).completion == completion
 
 
 def test_tools_are_part_of_the_prompt() -> None:
-    messages = encode_messages([{"role": "user", "content": "x"}])
-    more = most_tokens({"tools": [{"a": "ü"}], "stop": "abc"}, messages).prompt - most_tokens({}, messages).prompt
+    more = most_tokens({"tools": [{"a": "ü"}], "stop": "abc"}).prompt - most_tokens({}).prompt
     assert more == len('[{"a":"ü"}]'.encode())
 
 
