@@ -12,6 +12,7 @@ import click
 from batchrun import __version__
 from batchrun.cli.say import say
 from batchrun.errors import BatchrunError, ExitStatus
+from batchrun.startup import loading, start_light
 
 _SET = click.option(
     "--set",
@@ -79,7 +80,8 @@ def run(
     from batchrun.cli.memory import share_one_heap  # noqa: PLC0415
 
     share_one_heap()
-    from batchrun.cli.run import Wishes, run_job_file  # noqa: PLC0415 - heavy imports only where they are used
+    with loading():
+        from batchrun.cli.run import Wishes, run_job_file  # noqa: PLC0415 - heavy imports only where they are used
 
     wishes = Wishes(
         limit=limit,
@@ -161,18 +163,8 @@ def schema() -> None:
 
 def main() -> NoReturn:
     """Run the command; always leaves by SystemExit with an exit status of SPEC.md, section 4."""
-    sys.meta_path.insert(0, _PandasLeftOut)
+    start_light()
     sys.exit(_status_of(cli))
-
-
-class _PandasLeftOut:
-    """Finds no pandas: pyarrow's `pa.array` imports it where it is installed, 0.4 s that no command needs."""
-
-    @staticmethod
-    def find_spec(name: str, _path: object = None, _target: object = None) -> None:
-        """Raise ModuleNotFoundError for pandas; know nothing of any other module."""
-        if name == "pandas":
-            raise ModuleNotFoundError(name)
 
 
 def _status_of(command: Callable[..., object]) -> int:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
+from asyncio.subprocess import PIPE
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,7 @@ import uvloop
 from client_certificates import Certificate, certificate
 from client_raw_server import answer, raw_server, whole
 from client_replies import GOOD
+from e2e_tools import job_file, write_rows
 
 from batchrun.client.arriving import ExchangeError
 from batchrun.client.transport import open_transport
@@ -87,3 +91,26 @@ def test_a_trusted_certificate_of_another_name_is_refused(
         assert "Hostname mismatch" in str(came)
 
     run(main(), None)
+
+
+@pytest.mark.parametrize(("is_trusted", "status", "told"), [(True, 0, ""), (False, 3, "signed certificate")])
+def test_the_command_trusts_whom_a_request_trusts(
+    certificate: Certificate, tmp_path: Path, *, is_trusted: bool, status: int, told: str
+) -> None:
+    """A process of the command's own reads certificates later than others do: not when aiohttp is imported."""
+    environment = dict(os.environ) | ({"SSL_CERT_FILE": str(certificate.path)} if is_trusted else {})
+    write_rows(tmp_path, [{"prompt": "hi"}])
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda *_: None)  # the server's half of the handshake
+        async with raw_server(answer(whole(GOOD)), tls=certificate.server_context()) as server:
+            job = job_file(tmp_path, endpoint={"base_url": server.base_url}, limits={"max_outage_s": 0.01})
+            words = (sys.executable, "-m", "batchrun", "run", str(job))
+            process = await asyncio.create_subprocess_exec(*words, stderr=PIPE, stdout=PIPE, env=environment)
+            _, errors = await process.communicate()
+            assert process.returncode == status, errors
+            assert told in errors.decode()
+            assert bool(server.requests) == is_trusted
+
+    with asyncio.Runner() as runner:
+        runner.run(asyncio.wait_for(main(), 60))
