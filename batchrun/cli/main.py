@@ -113,7 +113,8 @@ def plan(
     as_json: bool,
 ) -> None:
     """Send nothing: check the whole job and input, count, show the first rendered requests."""
-    from batchrun.cli.plan import plan_job_file  # noqa: PLC0415
+    with loading():
+        from batchrun.cli.plan import plan_job_file  # noqa: PLC0415
 
     plan_job_file(job, overrides, date.date() if date else None, limit=limit, shown=shown, as_json=as_json)
 
@@ -126,7 +127,8 @@ def plan(
 @click.option("--key", metavar="COLUMN", help="The column that becomes custom_id; default: custom_id, else row-N.")
 def export(output: str, _format: str, target: str, errors: str | None, key: str | None) -> None:
     """Write an output as the result lines of a batch API, in row order; an unfinished one as far as it stands."""
-    from batchrun.cli.export import export_output  # noqa: PLC0415
+    with loading():
+        from batchrun.cli.export import export_output  # noqa: PLC0415
 
     export_output(output, output=target, errors=errors, key=key)
 
@@ -137,7 +139,8 @@ def export(output: str, _format: str, target: str, errors: str | None, key: str 
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="A key of [simulator]; repeatable.")
 def simulate(host: str, port: int, overrides: tuple[str, ...]) -> None:
     """Serve the embedded endpoint on loopback until it is stopped."""
-    from batchrun.cli.simulate import simulate as serve  # noqa: PLC0415
+    with loading():
+        from batchrun.cli.simulate import simulate as serve  # noqa: PLC0415
 
     serve(host, port, overrides)
 

@@ -13,7 +13,7 @@ from msgspec import Meta
 
 from batchrun.model.record import InputFormat
 from batchrun.pricing import Price
-from batchrun.prompt.prompter import PromptSettings
+from batchrun.prompt.settings import PromptSettings
 
 SIMULATOR = "simulator"
 """The base_url that stands for the embedded endpoint."""

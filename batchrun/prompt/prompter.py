@@ -6,10 +6,7 @@ The rules are SPEC.md, section 2, Prompts.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Protocol, cast
-
-import msgspec
-from msgspec import Meta
+from typing import Protocol, cast
 
 from batchrun.errors import JobError, RecordError
 from batchrun.model.record import Record
@@ -24,18 +21,10 @@ from batchrun.prompt.given import (
     without_absent,
 )
 from batchrun.prompt.openai_batch import BATCH_LINE
+from batchrun.prompt.settings import PromptSettings
 from batchrun.prompt.template import Template, template_environment
 
 NOT_FOR_PARAMS = ("messages", "stream")
-
-
-class PromptSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """[prompt]: Jinja2 templates over the row's columns, or the name of a column that holds messages."""
-
-    system: Annotated[str | None, Meta(description="template of the system message")] = None
-    user: Annotated[str | None, Meta(description="template of the user message")] = None
-    messages: Annotated[str | None, Meta(description="column of chat messages, instead of user")] = None
-    params: Annotated[str | None, Meta(description="column of body fields that override [request]")] = None
 
 
 class Prompting(Protocol):

@@ -85,3 +85,11 @@ def test_the_collector_works_on_but_for_what_was_loaded(tmp_path: Path) -> None:
         f"{COMMAND}import gc; print(json.dumps([gc.isenabled(), gc.get_freeze_count() > 10_000]))", *unsent(tmp_path)
     )
     assert found == [True, True]
+
+
+def test_the_simulators_process_imports_no_library_of_the_runs() -> None:
+    code = "import batchrun.simulator.piped, json, sys; print(json.dumps(sorted(sys.modules)))"
+    found = python(code)
+    assert isinstance(found, list)
+    assert "aiohttp" in found
+    assert not set(found) & {"jinja2", "pyarrow", "sqlite3", "tenacity", "aiolimiter", "rich", "click"}

@@ -26,7 +26,8 @@ from batchrun.job.settings import EndpointSettings, InputSettings, Job, LimitSet
 from batchrun.model.outcome import Completion, Failure, Outcome
 from batchrun.model.record import Record
 from batchrun.model.request import Envelope
-from batchrun.prompt.prompter import Prompter, PromptSettings
+from batchrun.prompt.prompter import Prompter
+from batchrun.prompt.settings import PromptSettings
 from batchrun.worker import OpenRow, Step, Worker
 
 CASES = [*verdicts.CASES, *hints.CASES, *wire.CASES]

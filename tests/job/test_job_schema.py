@@ -19,7 +19,7 @@ from batchrun.job.settings import (
     SimulatorSettings,
 )
 from batchrun.pricing import Price
-from batchrun.prompt.prompter import PromptSettings
+from batchrun.prompt.settings import PromptSettings
 
 JOBS = sorted((Path(__file__).parents[2] / "jobs").glob("*.toml"))
 TABLES = [

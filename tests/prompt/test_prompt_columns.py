@@ -10,7 +10,8 @@ import pytest
 
 from batchrun.errors import JobError, RecordError
 from batchrun.model.record import Record
-from batchrun.prompt.prompter import Prompter, PromptSettings
+from batchrun.prompt.prompter import Prompter
+from batchrun.prompt.settings import PromptSettings
 
 USER = {"role": "user", "content": "hi"}
 SYSTEM = {"role": "system", "content": "S"}

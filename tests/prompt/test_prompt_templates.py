@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from batchrun.errors import JobError, RecordError
 from batchrun.model.record import Record
-from batchrun.prompt.prompter import Prompter, PromptSettings
+from batchrun.prompt.prompter import Prompter
+from batchrun.prompt.settings import PromptSettings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
