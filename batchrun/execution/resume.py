@@ -17,11 +17,15 @@ from batchrun.job.places import Places
 from batchrun.job.settings import Job
 from batchrun.ledger.opening import reading
 from batchrun.ledger.records import PartRecord, SettledRow
-from batchrun.ledger.store import Store
+from batchrun.ledger.store import ASSEMBLED, Store
 from batchrun.model.attempt import Tries
 from batchrun.writer.dataset import Dataset
+from batchrun.writer.digests import Digests, Seen
 from batchrun.writer.part import PartWriter
 from batchrun.writer.schema import Layout
+
+_DIGESTS = "digests"
+"""The name under which the digests of untouched files are noted."""
 
 
 class OpenRun(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,12 +71,19 @@ def take_up(
     with store.changing():
         store.note(rows=str(rows))
     run_id = store.noted("run_id") or ""
-    dataset = Dataset(examined.places, compression=examined.job.output.compression)
+    known = _known_digests(store)
+    digests = Digests(known)
+    dataset = Dataset(examined.places, compression=examined.job.output.compression, digests=digests)
     size = layout.rows_per_part
     ranges = [range(first, min(first + size, rows)) for first in range(0, rows, size)] or [range(0)]
     dataset.clear_unfinished()
     _settle_replacing(store, dataset, size)
     written = _trusted_parts(store, dataset, size, watcher)
+    if store.noted(ASSEMBLED) is not None:
+        dataset.single_digest()
+    if digests.seen != known:
+        with store.changing():
+            store.note(**{_DIGESTS: msgspec.json.encode(digests.seen).decode()})
     if options.retry_failed:
         _reopen(examined, store, dataset, layout, written)
     open_parts = _open_parts(store, written, ranges)
@@ -94,6 +105,11 @@ def take_up(
         parts=len(ranges),
         open_parts=open_parts,
     )
+
+
+def _known_digests(store: Store) -> dict[str, Seen]:
+    noted = store.noted(_DIGESTS)
+    return {} if noted is None else msgspec.json.decode(noted, type=dict[str, Seen])
 
 
 def _settle_replacing(store: Store, dataset: Dataset, size: int) -> None:

@@ -19,6 +19,7 @@ from batchrun.errors import OutputError
 from batchrun.job.places import Places
 from batchrun.model.outcome import Account
 from batchrun.pricing import nanousd_from_usd
+from batchrun.writer.digests import Digests
 from batchrun.writer.part import digest_of, sync
 from batchrun.writer.schema import RUN_ID_KEY
 
@@ -28,9 +29,10 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 class Dataset:
     """The part files of one output, and the single file made of them where the output is one."""
 
-    def __init__(self, places: Places, *, compression: str) -> None:
-        """Use the paths of `places`; touches no disk."""
+    def __init__(self, places: Places, *, compression: str, digests: Digests | None = None) -> None:
+        """Use the paths of `places`; touches no disk. `digests` spare hashing files that nobody touched."""
         self._places = places
+        self._digests = digests or Digests({})
         self._compression = compression
 
     def beside(self, part: int) -> Path:
@@ -44,7 +46,7 @@ class Dataset:
     def digest(self, part: int) -> str | None:
         """Return the SHA-256 of the file under a part's final name, None when there is none."""
         try:
-            return digest_of(self.path(part))
+            return self._digests.of(self.path(part))
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -79,7 +81,7 @@ class Dataset:
     def single_digest(self) -> str | None:
         """Return the SHA-256 of the single output file; None when there is none, or none is asked for."""
         single = self._places.single
-        return None if single is None or not single.exists() else digest_of(single)
+        return None if single is None or not single.exists() else self._digests.of(single)
 
     def assemble(self, parts: int) -> str | None:
         """Stream all parts together into the single output file, put that in place durably, return its SHA-256.
