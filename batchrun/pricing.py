@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
-from functools import lru_cache
 from typing import Annotated
 
 import msgspec
@@ -59,20 +58,31 @@ class Rate(msgspec.Struct, frozen=True, gc=False):
 
     base: Decimal
     tiers: tuple[tuple[int, Decimal], ...] = ()
+    _base: int = 0
+    _tiers: tuple[tuple[int, int], ...] = ()
 
-    def of(self, prompt_tokens: int) -> Decimal:
-        """Return the price that holds for a request of so many prompt tokens."""
-        usd_per_million = self.base
-        for more_than, price in self.tiers:
+    def __post_init__(self) -> None:
+        """Count the prices in whole units for a token, once."""
+        msgspec.structs.force_setattr(self, "_base", _units(self.base))
+        msgspec.structs.force_setattr(
+            self, "_tiers", tuple((more_than, _units(price)) for more_than, price in self.tiers)
+        )
+
+    def of(self, prompt_tokens: int) -> int:
+        """Return the units for a token that hold for a request of so many prompt tokens."""
+        units = self._base
+        for more_than, dearer in self._tiers:
             if prompt_tokens > more_than:
-                usd_per_million = price
-        return usd_per_million
+                units = dearer
+        return units
 
-    def dearest(self, most_prompt_tokens: int) -> Decimal:
-        """Return the highest price that may hold for a request of up to so many prompt tokens."""
-        if not self.tiers:
-            return self.base
-        return max((self.base, *(price for more_than, price in self.tiers if more_than < most_prompt_tokens)))
+    def dearest(self, most_prompt_tokens: int) -> int:
+        """Return the most units for a token that may hold for a request of up to so many prompt tokens."""
+        units = self._base
+        for more_than, price in self._tiers:
+            if more_than < most_prompt_tokens and price > units:
+                units = price
+        return units
 
 
 class Rates(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,12 +104,11 @@ class Rates(msgspec.Struct, frozen=True, kw_only=True):
             return None
         cached = min(usage.cached_tokens or 0, prompt)
         written = min(usage.cache_write_tokens or 0, prompt - cached)
-        total = (
-            (prompt - cached - written) * _units(self.input.of(prompt))
-            + cached * _units((self.cached_input or self.input).of(prompt))
-            + written * _units((self.cache_write or self.input).of(prompt))
-            + completion * _units(self.output.of(prompt))
-        )
+        total = (prompt - cached - written) * self.input.of(prompt) + completion * self.output.of(prompt)
+        if cached:
+            total += cached * (self.cached_input or self.input).of(prompt)
+        if written:
+            total += written * (self.cache_write or self.input).of(prompt)
         nanousd, rest = divmod(total, _UNITS)
         if 2 * rest > _UNITS or (2 * rest == _UNITS and nanousd % 2):  # half to even
             nanousd += 1
@@ -108,8 +117,8 @@ class Rates(msgspec.Struct, frozen=True, kw_only=True):
     def most_nanousd(self, prompt_tokens: int, completion_tokens: int) -> int:
         """Return what no request of up to so many tokens can cost more than, at the dearest tier within its reach."""
         inputs = (self.input, self.cached_input, self.cache_write)
-        dearest = max([_units(one.dearest(prompt_tokens)) for one in inputs if one is not None])
-        total = prompt_tokens * dearest + completion_tokens * _units(self.output.dearest(prompt_tokens))
+        dearest = max([one.dearest(prompt_tokens) for one in inputs if one is not None])
+        total = prompt_tokens * dearest + completion_tokens * self.output.dearest(prompt_tokens)
         return -(-total // _UNITS)
 
 
@@ -117,7 +126,6 @@ Tariff = Callable[[str | None, str | None], Rates | None]
 """Tells what a reply costs at this moment, by the model that answered and the one that was asked for, where known."""
 
 
-@lru_cache(maxsize=256)
 def _units(usd_per_million: Decimal) -> int:
     """Return a price as units for a token."""
     return _whole(usd_per_million * 1000 * _UNITS)
