@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Generator, Mapping, Sequence
+from operator import attrgetter
 from typing import Literal, Protocol
 
 import msgspec
@@ -28,9 +29,10 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
     held_nanousd: int = 0
     uncosted: int = 0
 
-    def plus(self, other: Totals) -> Totals:
-        """Return the sums of both."""
-        return Totals(**{name: getattr(self, name) + getattr(other, name) for name in TOTAL_NAMES})
+    @classmethod
+    def sum_of(cls, several: Sequence[Totals]) -> Totals:
+        """Return the sums of all."""
+        return cls(**{name: sum(map(attrgetter(name), several)) for name in TOTAL_NAMES})
 
 
 TOTAL_NAMES: tuple[str, ...] = Totals.__struct_fields__

@@ -59,7 +59,7 @@ class Flow:
         self._pulse = pulse
         self._watcher = watcher
         self._signals = signals
-        self._ledger = Ledger(run.store)
+        self._ledger = Ledger(run.store, slots=lambda: sum(lane.gate.slots for lane in lanes))
         self._spool = Spool(run.places.spool, run.layout)
         self._backlog = Backlog(most_waiting=4 * most_in_flight(run.job) + 1000)
         self._parts = OpenParts(run.open_parts, rows_per_part=run.layout.rows_per_part)
@@ -181,11 +181,11 @@ class Flow:
                 self._lanes[entry.lane].gate.leave()
             else:
                 self._backlog.committed_without_slot()
-            self._pulse.add(entry)
             if entry.outcome is not None:
                 self._suspects.ready(self._parts.settled(entry.row))
             if entry.reverts:
                 self._take_back(entry)
+        self._pulse.add(entries)
         self._deadline.add(entries)
         self._stop_early()
 

@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from statistics import median
 
-from batchrun.events import Bound, LaneProgress, LaneState, Progress, RowInFlight
+from batchrun.events import Bound, LaneProgress, LaneState, Progress, RowInFlight, Totals
 from batchrun.execution.resume import OpenRun
 from batchrun.ledger.records import Entry
+from batchrun.model.outcome import is_unpriced
 from batchrun.pricing import usd
 
 PACE_TICKS = 30
@@ -42,15 +43,14 @@ class Pulse:
         """Count one part more."""
         self._sealed += 1
 
-    def add(self, entry: Entry) -> None:
-        """Count one committed entry."""
-        self._totals = self._totals.plus(entry.totals)
-        self._by_status["failed"] -= len(entry.reverts)
-        if (outcome := entry.outcome) is not None:
-            self._by_status[outcome.status] += 1
-            self._unpriced += outcome.error_class is None and outcome.account.cost_nanousd is None
-        if entry.first_token_ms is not None:
-            self._first_tokens_ms.append(entry.first_token_ms)
+    def add(self, entries: Sequence[Entry]) -> None:
+        """Count entries that were committed."""
+        self._totals = Totals.sum_of([self._totals, *(entry.totals for entry in entries)])
+        outcomes = [entry.outcome for entry in entries if entry.outcome is not None]
+        self._by_status.update([outcome.status for outcome in outcomes])
+        self._by_status["failed"] -= sum(len(entry.reverts) for entry in entries if entry.reverts)
+        self._unpriced += sum(is_unpriced(outcome) for outcome in outcomes)
+        self._first_tokens_ms.extend(entry.first_token_ms for entry in entries if entry.first_token_ms is not None)
 
     @property
     def first_token_ms(self) -> float | None:

@@ -16,7 +16,7 @@ from batchrun.errors import OutputError
 from batchrun.events import TOTAL_NAMES, Totals
 from batchrun.ledger.records import Entry, PartRecord, SettledRow, SpentMinute, Tallies
 from batchrun.model.attempt import PASSING_ERRORS, Tries
-from batchrun.model.outcome import Outcome, pack, unpack
+from batchrun.model.outcome import Outcome, is_unpriced, pack, unpack
 
 ASSEMBLED = "assembled"
 """The name under which the digest of the single output file is noted; any new part makes it void."""
@@ -84,22 +84,16 @@ class Store:
 
     def commit(self, entries: Sequence[Entry]) -> None:
         """Add entries in one transaction, and take back what they revert."""
-        totals = Totals()
-        dearest_nanousd = 0
-        outcomes: list[tuple[int, str, str | None, bool, bytes]] = []
-        tries: list[tuple[int, bytes]] = []
-        reverted: list[int] = []
-        for entry in entries:
-            totals = totals.plus(entry.totals)
-            dearest_nanousd = max(dearest_nanousd, entry.totals.cost_nanousd)
-            reverted.extend(entry.reverts)
-            if entry.tries is not None:
-                tries.append((entry.row, msgspec.msgpack.encode(entry.tries)))
-            if entry.outcome is not None:
-                outcomes.append(_outcome_values(entry.outcome))
+        totals = Totals.sum_of([entry.totals for entry in entries])
+        dearest_nanousd = max((entry.totals.cost_nanousd for entry in entries), default=0) if totals.cost_nanousd else 0
+        outcomes = [_outcome_values(entry.outcome) for entry in entries if entry.outcome is not None]
+        tries = [(entry.row, entry.tries) for entry in entries if entry.tries is not None]
+        reverted = [row for entry in entries if entry.reverts for row in entry.reverts]
         with self.changing():
-            self._connection.executemany("INSERT INTO outcome VALUES (?, ?, ?, ?, ?)", outcomes)
-            self._connection.executemany("INSERT OR REPLACE INTO tries VALUES (?, ?)", tries)
+            if outcomes:
+                self._connection.executemany("INSERT INTO outcome VALUES (?, ?, ?, ?, ?)", outcomes)
+            if tries:
+                self._put_tries(tries)
             self._forget("row", reverted)
             self._connection.execute(_ADD_TOTALS, (*msgspec.structs.astuple(totals), dearest_nanousd))
             tokens = totals.prompt_tokens + totals.completion_tokens
@@ -240,9 +234,11 @@ class Store:
         return self._connection.execute(f"DELETE FROM {chosen}", tuple(values)).rowcount  # noqa: S608
 
     def _take_along(self, tries: Iterable[tuple[int, Tries]]) -> None:
+        self._put_tries((row, one) for row, one in tries if one.attempts)
+
+    def _put_tries(self, tries: Iterable[tuple[int, Tries]]) -> None:
         self._connection.executemany(
-            "INSERT OR REPLACE INTO tries VALUES (?, ?)",
-            ((row, msgspec.msgpack.encode(one)) for row, one in tries if one.attempts),
+            "INSERT OR REPLACE INTO tries VALUES (?, ?)", [(row, msgspec.msgpack.encode(one)) for row, one in tries]
         )
 
     def count_settled(self, rows: range) -> int:
@@ -293,8 +289,7 @@ _LINES = Tries.__struct_fields__.index("lines")
 
 
 def _outcome_values(outcome: Outcome) -> tuple[int, str, str | None, bool, bytes]:
-    unpriced = outcome.error_class is None and outcome.account.cost_nanousd is None
-    return outcome.row, outcome.status, outcome.error_class, unpriced, pack(outcome)
+    return outcome.row, outcome.status, outcome.error_class, is_unpriced(outcome), pack(outcome)
 
 
 def unwritable(path: Path, error: sqlite3.Error) -> OutputError:

@@ -81,6 +81,12 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True, tag="f"):
 
 Outcome = Completion | Failure
 
+
+def is_unpriced(outcome: Outcome) -> bool:
+    """Say whether a completed row's cost is not known."""
+    return outcome.account.cost_nanousd is None and isinstance(outcome, Completion)
+
+
 _ENCODER = msgspec.msgpack.Encoder()
 _DECODER: msgspec.msgpack.Decoder[Outcome] = msgspec.msgpack.Decoder(Completion | Failure)
 

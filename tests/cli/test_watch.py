@@ -193,8 +193,8 @@ def test_the_bar_tells_and_goes_away(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_totals_add_up() -> None:
     ones = Totals(**dict.fromkeys(TOTAL_NAMES, 1))
-    assert ones.plus(ones) == Totals(**dict.fromkeys(TOTAL_NAMES, 2))
-    assert Totals().plus(ones) == ones
+    assert Totals.sum_of([ones, Totals(), ones]) == Totals(**dict.fromkeys(TOTAL_NAMES, 2))
+    assert Totals.sum_of([]) == Totals()
 
 
 def test_nobody_watches() -> None:
