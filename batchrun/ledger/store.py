@@ -270,11 +270,12 @@ class Store:
 
     def outcomes(self, rows: range) -> Iterator[Outcome]:
         """Yield the outcomes of `rows` that are here, in row order."""
-        found = self._rows(
-            "SELECT packed FROM outcome WHERE row >= ? AND row < ? ORDER BY row", (rows.start, rows.stop)
-        )
-        for (packed,) in found:
-            yield unpack(packed)
+        query = "SELECT packed FROM outcome WHERE row >= ? AND row < ? ORDER BY row"
+        try:
+            for (packed,) in self._connection.execute(query, (rows.start, rows.stop)):
+                yield unpack(packed)
+        except sqlite3.Error as error:
+            raise unwritable(self.path, error) from None
 
 
 def _tries(packed: bytes) -> Tries:

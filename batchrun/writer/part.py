@@ -201,11 +201,10 @@ def _runs(outcomes: Iterator[Outcome]) -> Iterator[list[Outcome]]:
 
 def _chars_of(outcome: Outcome) -> int:
     """Return the length of all that may be long in an outcome."""
-    if isinstance(outcome, Completion):
-        reply = outcome.reply
-        texts = (reply.text, reply.reasoning, reply.tool_calls, reply.raw)
-        return sum(len(text) for text in texts if text is not None)
-    return len(outcome.raw or "")
+    if not isinstance(outcome, Completion):
+        return len(outcome.raw or "")
+    reply = outcome.reply
+    return len(reply.text or "") + len(reply.reasoning or "") + len(reply.tool_calls or "") + len(reply.raw or "")
 
 
 def _check(path: Path, schema: pa.Schema, rows: int) -> None:

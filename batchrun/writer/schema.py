@@ -8,12 +8,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from operator import attrgetter
+from typing import Literal
 
 import msgspec
 import pyarrow as pa
 
 from batchrun.errors import JobError
-from batchrun.model.attempt import Reply
+from batchrun.model.attempt import Reply, Usage
 from batchrun.model.outcome import Account, Completion, Failure, Outcome
 from batchrun.model.record import Column
 from batchrun.pricing import usd
@@ -44,55 +46,83 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
     endpoint: bool = False
 
 
-def _of_reply(read: Callable[[Reply], object]) -> Callable[[Outcome], object]:
-    return lambda outcome: read(outcome.reply) if isinstance(outcome, Completion) else None
+_NO_REPLY = Reply(status="empty", text=None)
+"""Stands for the reply of a row that got none, in columns that are null then."""
 
 
-def _of_failure(read: Callable[[Failure], object]) -> Callable[[Outcome], object]:
-    return lambda outcome: read(outcome) if isinstance(outcome, Failure) else None
+class _Slice(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """Outcomes of some rows, and what they are made of, taken apart once for all columns."""
+
+    outcomes: Sequence[Outcome]
+    replies: Sequence[Reply]
+    usages: Sequence[Usage]
+    accounts: Sequence[Account]
 
 
-def _of_account(read: Callable[[Account], object]) -> Callable[[Outcome], object]:
-    return lambda outcome: read(outcome.account)
+def _slice_of(outcomes: Sequence[Outcome]) -> _Slice:
+    return _Slice(
+        outcomes=outcomes,
+        replies=[outcome.reply if isinstance(outcome, Completion) else _NO_REPLY for outcome in outcomes],
+        usages=[outcome.usage for outcome in outcomes],
+        accounts=[outcome.account for outcome in outcomes],
+    )
 
 
-def _cost_usd(account: Account) -> float | None:
-    return None if account.cost_nanousd is None else usd(account.cost_nanousd)
+_Values = Callable[[_Slice], Sequence[object]]
+_Added = tuple[str, pa.DataType, _Values]
 
 
-ADDED: tuple[tuple[str, pa.DataType, Callable[[Outcome], object]], ...] = (
-    ("row", pa.int64(), lambda o: o.row),
-    ("status", pa.string(), lambda o: o.status),
-    ("completion", pa.string(), _of_reply(lambda r: r.text)),
-    ("reasoning", pa.string(), _of_reply(lambda r: r.reasoning)),
-    ("tool_calls", pa.string(), _of_reply(lambda r: r.tool_calls)),
-    ("finish_reason", pa.string(), _of_reply(lambda r: r.finish_reason)),
-    ("model", pa.string(), _of_reply(lambda r: r.model)),
-    ("response_id", pa.string(), _of_reply(lambda r: r.response_id)),
-    ("prompt_tokens", pa.int64(), lambda o: o.usage.prompt_tokens),
-    ("completion_tokens", pa.int64(), lambda o: o.usage.completion_tokens),
-    ("total_tokens", pa.int64(), lambda o: o.usage.total_tokens),
-    ("cached_tokens", pa.int64(), lambda o: o.usage.cached_tokens),
-    ("reasoning_tokens", pa.int64(), lambda o: o.usage.reasoning_tokens),
-    ("cost_usd", pa.float64(), _of_account(_cost_usd)),
-    ("cost_source", pa.string(), _of_account(lambda a: a.cost_source)),
-    ("attempts", pa.int32(), _of_account(lambda a: a.attempts)),
-    ("http_status", pa.int32(), _of_account(lambda a: a.http_status)),
-    ("latency_ms", pa.float64(), _of_account(lambda a: a.latency_ms)),
-    ("started_at", _TIMESTAMP, _of_account(lambda a: a.started_us)),
-    ("finished_at", _TIMESTAMP, _of_account(lambda a: a.finished_us)),
-    ("error_class", pa.string(), _of_failure(lambda f: f.error_class)),
-    ("error_message", pa.string(), _of_failure(lambda f: f.message)),
-    ("flags", pa.list_(pa.string()), _of_account(lambda a: a.flags)),
-    ("usage_json", pa.string(), lambda o: o.usage.raw),
-    ("request_sha256", pa.string(), _of_account(lambda a: a.request_sha256)),
+def _each(of: Literal["outcomes", "replies", "usages", "accounts"], name: str) -> _Values:
+    some, value = attrgetter(of), attrgetter(name)
+    return lambda taken: list(map(value, some(taken)))
+
+
+def _of_failures(name: str) -> _Values:
+    value = attrgetter(name)
+    return lambda taken: [value(one) if isinstance(one, Failure) else None for one in taken.outcomes]
+
+
+def _costs_usd(taken: _Slice) -> list[float | None]:
+    return [None if one.cost_nanousd is None else usd(one.cost_nanousd) for one in taken.accounts]
+
+
+def _raws(taken: _Slice) -> list[str | None]:
+    return [one.reply.raw if isinstance(one, Completion) else one.raw for one in taken.outcomes]
+
+
+ADDED: tuple[_Added, ...] = (
+    ("row", pa.int64(), _each("outcomes", "row")),
+    ("status", pa.string(), _each("outcomes", "status")),
+    ("completion", pa.string(), _each("replies", "text")),
+    ("reasoning", pa.string(), _each("replies", "reasoning")),
+    ("tool_calls", pa.string(), _each("replies", "tool_calls")),
+    ("finish_reason", pa.string(), _each("replies", "finish_reason")),
+    ("model", pa.string(), _each("replies", "model")),
+    ("response_id", pa.string(), _each("replies", "response_id")),
+    ("prompt_tokens", pa.int64(), _each("usages", "prompt_tokens")),
+    ("completion_tokens", pa.int64(), _each("usages", "completion_tokens")),
+    ("total_tokens", pa.int64(), _each("usages", "total_tokens")),
+    ("cached_tokens", pa.int64(), _each("usages", "cached_tokens")),
+    ("reasoning_tokens", pa.int64(), _each("usages", "reasoning_tokens")),
+    ("cost_usd", pa.float64(), _costs_usd),
+    ("cost_source", pa.string(), _each("accounts", "cost_source")),
+    ("attempts", pa.int32(), _each("accounts", "attempts")),
+    ("http_status", pa.int32(), _each("accounts", "http_status")),
+    ("latency_ms", pa.float64(), _each("accounts", "latency_ms")),
+    ("started_at", _TIMESTAMP, _each("accounts", "started_us")),
+    ("finished_at", _TIMESTAMP, _each("accounts", "finished_us")),
+    ("error_class", pa.string(), _of_failures("error_class")),
+    ("error_message", pa.string(), _of_failures("message")),
+    ("flags", pa.list_(pa.string()), _each("accounts", "flags")),
+    ("usage_json", pa.string(), _each("usages", "raw")),
+    ("request_sha256", pa.string(), _each("accounts", "request_sha256")),
 )
-ENDPOINT = ("endpoint", pa.string(), _of_account(lambda a: a.endpoint))
-RAW = ("response_json", pa.string(), lambda o: o.reply.raw if isinstance(o, Completion) else o.raw)
+ENDPOINT: _Added = ("endpoint", pa.string(), _each("accounts", "endpoint"))
+RAW: _Added = ("response_json", pa.string(), _raws)
 
 
-def added_columns(layout: Layout) -> tuple[tuple[str, pa.DataType, Callable[[Outcome], object]], ...]:
-    """Return name, type and value of each column that batchrun adds, in order, prefix included."""
+def added_columns(layout: Layout) -> tuple[_Added, ...]:
+    """Return name, type and values of each column that batchrun adds, in order, prefix included."""
     columns = (*ADDED, *[ENDPOINT] * layout.endpoint, *[RAW] * layout.keep_raw)
     return tuple((layout.prefix + name, kind, value) for name, kind, value in columns)
 
@@ -136,7 +166,8 @@ def joined_batch(
     carried: Sequence[pa.Array], outcomes: Sequence[Outcome], layout: Layout, schema: pa.Schema
 ) -> pa.RecordBatch:
     """Return output rows: the carried arrays beside the outcomes of the same rows, in the same order."""
-    arrays = [pa.array([value(outcome) for outcome in outcomes], type=kind) for _, kind, value in added_columns(layout)]
+    taken = _slice_of(outcomes)
+    arrays = [pa.array(values(taken), type=kind) for _, kind, values in added_columns(layout)]
     return pa.RecordBatch.from_arrays([*carried, *arrays], schema=schema)
 
 
