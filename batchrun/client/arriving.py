@@ -14,6 +14,7 @@ from batchrun.model.attempt import Exchange
 MOST_BODY_BYTES = 64 * 1024 * 1024
 _BOM = b"\xef\xbb\xbf"
 _BLANK = b" \t\r\n"
+_JSON = (b"{", b"[")
 _OPENINGS = (b"data:", b"event:", b":", b"id:", b"retry:")
 _UNDECIDED = frozenset(start[:size] for start in (_BOM, *_OPENINGS) for size in range(len(start))) | {_BOM}
 
@@ -32,6 +33,13 @@ class ExchangeError(Exception):
         super().__init__(message)
         self.phase: Phase = phase
         self.sent = sent
+
+
+def at_once(status: int, headers: dict[str, str], body: bytes) -> Exchange | None:
+    """Return the exchange of a whole body that is plainly JSON, as most are; None where Arriving has to look at it."""
+    if body.startswith(_JSON) and len(body) <= MOST_BODY_BYTES:
+        return Exchange(status=status, headers=headers, body=body)
+    return None
 
 
 class Arriving:
@@ -108,7 +116,7 @@ class Arriving:
         self._head = head
         if head in _UNDECIDED:
             return
-        is_json = head.startswith((b"{", b"["))
+        is_json = head.startswith(_JSON)
         if not is_json and (self._said_stream or head.startswith(_OPENINGS)):
             self._begin_stream()
         else:

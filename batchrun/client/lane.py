@@ -249,6 +249,8 @@ async def open_lane(  # noqa: PLR0913 - what a run knows of its endpoint
         concurrency=plan.concurrency,
         trust_env=trust_env,
         stream=endpoint.stream,
+        kind=endpoint.transport,
+        watcher=watcher,
     ) as transport:
         slots = plan.concurrency
         if (told := await most_in_flight(transport, base_url)) is not None:

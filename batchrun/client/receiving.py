@@ -9,16 +9,49 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterable
+from typing import Protocol
 
 import msgspec
 
-from batchrun.client.arriving import Arriving
+from batchrun.client.arriving import Arriving, at_once
 from batchrun.model.attempt import Exchange
 
 STREAM_IDLE_S = 300.0
 """A stream that has begun may be silent for so long: far beyond any server's pause or keep-alive comment."""
 STREAM_END_S = 1.0
 """How long the end of the body is waited for after `[DONE]`, so that the connection can be used again."""
+
+
+class Deadline(Protocol):
+    """When an exchange is given up, on the loop's clock; `asyncio.timeout` gives such a one."""
+
+    def when(self) -> float | None:
+        """Return the time, None for never."""
+        ...
+
+    def reschedule(self, when: float | None, /) -> None:
+        """Set another time, not later than the one before."""
+        ...
+
+    def expired(self) -> bool:
+        """Say whether it has come."""
+        ...
+
+
+class Payload(Protocol):
+    """A body on its way, after content decoding; aiohttp's StreamReader is one."""
+
+    def is_eof(self) -> bool:
+        """Say whether all of it is there."""
+        ...
+
+    def read_nowait(self) -> bytes:
+        """Return what is there."""
+        ...
+
+    def iter_any(self) -> AsyncIterable[bytes]:
+        """Return it chunk by chunk as they come."""
+        ...
 
 
 class Receiving:
@@ -29,22 +62,27 @@ class Receiving:
         self.was_idle = False
         self._loop = asyncio.get_running_loop()
         self._began, self._last = time.monotonic(), self._loop.time()
+        self._whole: Exchange | None = None
         self._arriving: Arriving | None = None
         self._first_token_ms: float | None = None
         self._watch: asyncio.TimerHandle | None = None
         self._leaves = False
         self._is_read = False
 
-    async def read(
-        self, chunks: AsyncIterable[bytes], deadline: asyncio.Timeout, status: int, headers: dict[str, str]
-    ) -> None:
+    async def read(self, payload: Payload, deadline: Deadline, status: int, headers: dict[str, str]) -> None:
         """Take the body to its end; `deadline` comes sooner for a stream that is silent, or done but not closed."""
+        head = b""
+        if payload.is_eof():
+            head = payload.read_nowait()
+            self._whole = at_once(status, headers, head)
+            if self._whole is not None:
+                return
         arriving = self._arriving = Arriving(status, headers)
         try:
-            async for chunk in chunks:
-                arriving.feed(chunk)
-                if arriving.is_stream:
-                    self._note(arriving, deadline)
+            if head:
+                self._take(arriving, head, deadline)
+            async for chunk in payload.iter_any():
+                self._take(arriving, chunk, deadline)
             self._is_read = True
         finally:
             if self._watch is not None:
@@ -52,12 +90,19 @@ class Receiving:
 
     def end(self) -> Exchange | None:
         """Return the whole exchange, None where there is none; see Arriving.end."""
+        if self._whole is not None:
+            return self._whole
         exchange = None if self._arriving is None else self._arriving.end(broken=not self._is_read)
         if exchange is None or self._first_token_ms is None:
             return exchange
         return msgspec.structs.replace(exchange, first_token_ms=self._first_token_ms)
 
-    def _note(self, arriving: Arriving, deadline: asyncio.Timeout) -> None:
+    def _take(self, arriving: Arriving, chunk: bytes, deadline: Deadline) -> None:
+        arriving.feed(chunk)
+        if arriving.is_stream:
+            self._note(arriving, deadline)
+
+    def _note(self, arriving: Arriving, deadline: Deadline) -> None:
         """Take note of bytes of a stream; one timer looks for silence, however many chunks come."""
         self._last = self._loop.time()
         if self._first_token_ms is None and arriving.has_text:
@@ -69,7 +114,7 @@ class Receiving:
         elif self._watch is None:
             self._watch = self._loop.call_later(STREAM_IDLE_S, self._look, deadline)
 
-    def _look(self, deadline: asyncio.Timeout) -> None:
+    def _look(self, deadline: Deadline) -> None:
         silent_s = self._loop.time() - self._last
         if silent_s < STREAM_IDLE_S:
             self._watch = self._loop.call_later(STREAM_IDLE_S - silent_s, self._look, deadline)

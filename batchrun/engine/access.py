@@ -17,8 +17,8 @@ _ROUND_A_KEY = " \t\r\n"
 def access_of(job: Job, environ: Mapping[str, str]) -> tuple[Access, ...]:
     """Return for each lane the key that the job names, without a newline; raises JobError when it is not there.
 
-    Proxy variables are followed where they name one for the lane's URL, and are refused where that is no HTTP proxy;
-    the simulator needs neither.
+    Proxy variables are followed where they name one for the lane's URL, and are refused where that is no HTTP proxy,
+    or where the lane asks for the lean transport, which takes none; the simulator needs neither.
     """
     return tuple(_access(lane, environ) for lane in lanes_of(job))
 
@@ -27,7 +27,13 @@ def _access(lane: LanePlan, environ: Mapping[str, str]) -> Access:
     base_url = lane.endpoint.base_url
     if base_url == SIMULATOR:
         return Access()
-    return Access(key=_key(lane, environ), trust_env=proxy_for(base_url, environ) is not None)
+    by_proxy = proxy_for(base_url, environ) is not None
+    if by_proxy and lane.endpoint.transport == "lean":
+        raise JobError(
+            f'{lane.at}.transport: "lean" takes no proxy, but the environment names one for this URL; '
+            'expected "auto" or "session", or the host in NO_PROXY'
+        )
+    return Access(key=_key(lane, environ), trust_env=by_proxy)
 
 
 def _key(lane: LanePlan, environ: Mapping[str, str]) -> str | None:

@@ -1,7 +1,7 @@
 """Each line of PROTOCOL.md 2.2 and each rule of 2.1, 2.3 and 2.4, from bytes on a socket to what the row comes to.
 
 The cases are tables: `client_dialect_verdicts.py` (2.2), `client_dialect_hints.py` (2.3), `client_dialect_wire.py`
-(broken HTTP, 2.4 and 2.1). A case's id begins with the line or rule that it holds.
+(broken HTTP, 2.4 and 2.1). A case's id begins with the line or rule that it holds. Each runs over both transports.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import pytest
 from client_dialect import FINE, Case
 from client_raw_server import Peer, RawServer, closed_port, raw_server
 from client_replies import MODEL
+from client_transports import chosen, transport_kind
 
 from batchrun.client.lane import Lane, open_lane
 from batchrun.client.lanes import Lanes
@@ -30,6 +31,7 @@ from batchrun.prompt.prompter import Prompter
 from batchrun.prompt.settings import PromptSettings
 from batchrun.worker import OpenRow, Step, Worker
 
+__all__ = ["transport_kind"]
 CASES = [*verdicts.CASES, *hints.CASES, *wire.CASES]
 MOST_TRIES = 12
 
@@ -168,7 +170,9 @@ def _job(case: Case) -> Job:
         name="n",
         input=InputSettings(path="i"),
         request={"model": MODEL},
-        endpoint=EndpointSettings(base_url="b", api_key_env="NO_SUCH_KEY", timeout_s=case.timeout_s),
+        endpoint=EndpointSettings(
+            base_url="b", api_key_env="NO_SUCH_KEY", timeout_s=case.timeout_s, transport=chosen()
+        ),
         output=OutputSettings(path="o"),
         limits=LimitSettings(concurrency=4, **case.limits),
     )

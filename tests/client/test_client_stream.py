@@ -13,6 +13,7 @@ import uvloop
 from client_raw_server import Peer, RawServer, Script, answer, raw_server, whole
 from client_replies import GOOD, MODEL
 from client_streams import DONE, REFERENCE_STREAM, START, STOP, USAGE, chunk, event, say
+from client_transports import chosen, transport_kind
 from client_virtual_clock import run_virtually
 
 from batchrun.client.lane import Attempt, open_lane
@@ -20,6 +21,7 @@ from batchrun.client.receiving import STREAM_END_S, STREAM_IDLE_S
 from batchrun.job.settings import EndpointSettings, InputSettings, Job, OutputSettings
 from batchrun.model.attempt import Cost, Reply, Spends, Then, Trouble
 
+__all__ = ["transport_kind"]
 ASK = b'{"model":"m","stream":true}'
 KEY = "SENTINEL0key0of0no0known0form"
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\n"
@@ -43,7 +45,7 @@ async def attempt(script: Script, *, answered: int = 0, **endpoint: Any) -> tupl
         name="n",
         input=InputSettings(path="i"),
         request={"model": MODEL},
-        endpoint=EndpointSettings(base_url="b", **endpoint),
+        endpoint=EndpointSettings(base_url="b", transport=chosen(), **endpoint),
         output=OutputSettings(path="o"),
     )
     loop = asyncio.get_running_loop()

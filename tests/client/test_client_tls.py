@@ -15,13 +15,13 @@ import uvloop
 from client_certificates import Certificate, certificate
 from client_raw_server import answer, raw_server, whole
 from client_replies import GOOD
+from client_transports import opened, transport_kind
 from e2e_tools import job_file, write_rows
 
 from batchrun.client.arriving import ExchangeError
-from batchrun.client.transport import open_transport
 from batchrun.model.attempt import Exchange
 
-__all__ = ["certificate"]
+__all__ = ["certificate", "transport_kind"]
 Loops = Callable[[], asyncio.AbstractEventLoop] | None
 
 
@@ -39,10 +39,9 @@ def run(main: Coroutine[Any, Any, None], loops: Loops) -> None:
 async def asked(certificate: Certificate, host: str = "127.0.0.1") -> Exchange | ExchangeError:
     """What a request comes to; a server that is not trusted sees none."""
     asyncio.get_running_loop().set_exception_handler(lambda *_: None)  # the server's half of the handshake
-    options: dict[str, Any] = {"headers": {}, "query": {}, "timeout_s": 5.0, "concurrency": 1, "trust_env": False}
     async with raw_server(answer(whole(GOOD)), tls=certificate.server_context()) as server:
         base_url = server.base_url.replace("127.0.0.1", host)
-        async with open_transport(base_url=base_url, **options) as transport:
+        async with opened(base_url) as transport:
             try:
                 return await transport.exchange(b"{}")
             except ExchangeError as error:

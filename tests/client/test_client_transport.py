@@ -1,4 +1,7 @@
-"""One exchange over a real socket: what comes back, what breaks, and what either means (TRAPS.md A1 to A17)."""
+"""One exchange over a real socket: what comes back, what breaks, and what either means (TRAPS.md A1 to A17).
+
+Each test runs over both transports.
+"""
 
 from __future__ import annotations
 
@@ -11,21 +14,18 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import pytest
 import uvloop
 from client_raw_server import Peer, RawServer, Script, answer, closed_port, raw_server, whole
 from client_replies import GOOD
+from client_transports import idle_sockets, in_use, opened, pool_of, session_of, transport_kind
 
-from batchrun.client import arriving
-from batchrun.client import transport as module
+from batchrun.client import arriving, connecting
 from batchrun.client.arriving import ExchangeError
-from batchrun.client.transport import (
-    SessionTransport,
-    Transport,
-    open_transport,
-)
+from batchrun.client.transport import Transport
 from batchrun.model.attempt import Exchange
+
+__all__ = ["transport_kind"]
 
 KEY = "SENTINEL0key0of0no0known0form"
 ASK = b'{"model":"m"}'
@@ -37,28 +37,12 @@ def run(main: Coroutine[Any, Any, None], loops: Callable[[], asyncio.AbstractEve
         runner.run(asyncio.wait_for(main, 10))
 
 
-def opened(base_url: str, **options: Any) -> Any:
-    defaults: dict[str, Any] = {"headers": {}, "query": {}, "timeout_s": 5.0, "concurrency": 4, "trust_env": False}
-    return open_transport(base_url=base_url, **{**defaults, **options})
-
-
 async def exchange(script: Script, **options: Any) -> tuple[Exchange | ExchangeError, RawServer]:
     async with raw_server(script) as server, opened(server.base_url, **options) as transport:
         try:
             return await transport.exchange(ASK), server
         except ExchangeError as error:
             return error, server
-
-
-def session_of(transport: Transport) -> aiohttp.ClientSession:
-    assert isinstance(transport, SessionTransport)
-    return transport._session
-
-
-def pool_of(transport: Transport) -> aiohttp.BaseConnector:
-    connector = session_of(transport).connector
-    assert connector is not None
-    return connector
 
 
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"".join(
@@ -277,7 +261,7 @@ def test_a_timeout_before_sending_is_not_sent(stuck: str, monkeypatch: pytest.Mo
             with pytest.raises(ExchangeError, match=r"no connection within 0\.05 s") as caught:
                 await transport.exchange(ASK)
             assert (caught.value.phase, caught.value.sent) == ("connect", False)
-            assert not pool_of(transport)._acquired
+            assert not in_use(transport)
 
     run(main())
 
@@ -288,7 +272,7 @@ def test_a_connection_that_takes_too_long_is_not_sent(monkeypatch: pytest.Monkey
             await asyncio.Event().wait()
 
         monkeypatch.setattr(asyncio.get_running_loop(), "sock_connect", forever)
-        monkeypatch.setattr(module, "CONNECT_S", 0.05)
+        monkeypatch.setattr(connecting, "CONNECT_S", 0.05)
         async with opened("http://127.0.0.1:9/v1") as transport:
             with pytest.raises(ExchangeError, match=r"no connection within 0\.05 s") as caught:
                 await transport.exchange(ASK)
@@ -358,9 +342,7 @@ def test_r08_keepalive_is_set_on_the_live_socket() -> None:
     async def main() -> None:
         async with raw_server(once) as server, opened(server.base_url) as transport:
             await transport.exchange(ASK)
-            ((protocol, _),) = next(iter(pool_of(transport)._conns.values()))
-            assert protocol.transport is not None
-            sock: socket.socket = protocol.transport.get_extra_info("socket")
+            (sock,) = idle_sockets(transport)
             assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
             assert 0 < sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) <= 60
             assert 0 < sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL) <= 15
@@ -399,7 +381,7 @@ def test_cancellation_passes_and_gives_the_connection_back(script: Script) -> No
             with pytest.raises(asyncio.CancelledError):
                 await task
             await server.closed.wait()
-            assert not pool_of(transport)._acquired
+            assert not in_use(transport)
 
     run(main())
 
@@ -526,7 +508,7 @@ def test_whatever_bytes_come_nothing_but_exchange_errors_get_out(
                 async with asyncio.TaskGroup() as group:
                     for _ in range(50):
                         group.create_task(one(transport))
-            assert not pool_of(transport)._acquired
+            assert not in_use(transport)
 
     async def one(transport: Transport) -> None:
         try:

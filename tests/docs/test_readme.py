@@ -93,7 +93,7 @@ def test_the_job_file_is_valid_and_shows_every_key() -> None:
     msgspec.convert(shown, Job)
     known = msgspec.json.schema(Job)["$defs"]
     left_out = {
-        "EndpointSettings": {"api_key_file", "transport"},
+        "EndpointSettings": {"api_key_file"},
         "OutputSettings": {"state_dir"},
     }
     for table, settings in {

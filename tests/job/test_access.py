@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import pytest
 
@@ -16,8 +16,14 @@ if TYPE_CHECKING:
 SECRET = "5ENTINEL-secret"
 
 
-def job(base_url: str = "https://host/v1", *, env: str | None = None, file: str | None = None) -> Job:
-    endpoint = EndpointSettings(base_url=base_url, api_key_env=env, api_key_file=file)
+def job(
+    base_url: str = "https://host/v1",
+    *,
+    env: str | None = None,
+    file: str | None = None,
+    transport: Literal["auto", "lean", "session"] = "auto",
+) -> Job:
+    endpoint = EndpointSettings(base_url=base_url, api_key_env=env, api_key_file=file, transport=transport)
     source, output = InputSettings(path="/in.jsonl"), OutputSettings(path="/out")
     return Job(name="j", input=source, request={"model": "m"}, endpoint=endpoint, output=output)
 
@@ -89,3 +95,14 @@ def test_a_proxy_that_can_not_be_used_is_refused_before_anything_is_made() -> No
     with pytest.raises(JobError, match="variable HTTPS_PROXY: expected") as refused:
         access_of(job(), {"HTTPS_PROXY": f"socks5://me:{SECRET}@proxy:1080"})
     assert SECRET not in str(refused.value)
+
+
+def test_the_lean_transport_takes_no_proxy() -> None:
+    proxied = {"https_proxy": f"http://me:{SECRET}@proxy:1"}
+    with pytest.raises(JobError, match=r'^endpoint\.transport: "lean" takes no proxy') as refused:
+        access_of(job(transport="lean"), proxied)
+    assert SECRET not in str(refused.value)
+    assert access_of(job(transport="session"), proxied)[0].trust_env
+    for environ in ({}, {**proxied, "no_proxy": "host"}, {"http_proxy": "http://proxy:1"}):
+        assert not access_of(job(transport="lean"), environ)[0].trust_env
+    assert not access_of(job("simulator", transport="lean"), proxied)[0].trust_env

@@ -75,7 +75,10 @@ def test_defaults_are_those_of_the_document(tmp_path: Path) -> None:
         ("endpoint.timeout_s=nan", "endpoint.timeout_s: expected a finite number, got nan"),
         ("endpoint.timeout_s=inf", "endpoint.timeout_s: expected a finite number, got inf"),
         ("endpoint.headers={a=1}", "endpoint.headers: expected `str`, got `int`"),
-        ("endpoint.transport=lean", 'endpoint.transport: invalid enum value \'lean\'; expected "auto" or "session"'),
+        (
+            "endpoint.transport=fast",
+            'endpoint.transport: invalid enum value \'fast\'; expected "auto" or "lean" or "session"',
+        ),
         ('endpoint.stream="true"', "endpoint.stream: expected `bool`, got `str`"),
         ("input.format=csv", 'input.format: invalid enum value \'csv\'; expected "jsonl" or "openai-batch" or'),
         (

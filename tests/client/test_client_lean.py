@@ -1,0 +1,71 @@
+"""What only the lean transport has to answer for; see test_client_transport.py and its neighbours for the rest."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from client_raw_server import Peer, answer, raw_server, whole
+from client_replies import GOOD
+
+from batchrun.client.lean import LeanTransport
+from batchrun.client.transport import open_transport
+
+OPTIONS: dict[str, Any] = {"headers": {}, "query": {}, "timeout_s": 5.0, "concurrency": 4, "trust_env": False}
+
+
+@pytest.mark.parametrize("unasked", [whole(b"who asked?"), b"HTTP/1.1 408 Too Slow\r\n", b"junk\r\n\r\n"])
+def test_what_comes_without_being_asked_for_answers_no_later_request(unasked: bytes) -> None:
+    """A server may send a 408 before it closes an idle connection; the next request goes over another one."""
+
+    async def main() -> None:
+        answered = asyncio.Event()
+
+        async def script(peer: Peer) -> None:
+            await peer.request()
+            await peer.send(whole(GOOD))
+            await answered.wait()
+            await peer.send(unasked)
+            await peer.gone()
+
+        async with (
+            raw_server(script) as server,
+            open_transport(base_url=server.base_url, kind="lean", **OPTIONS) as transport,
+        ):
+            assert isinstance(transport, LeanTransport)
+            for number in range(3):
+                answered.clear()
+                assert (await transport.exchange(b"{}")).body == GOOD
+                answered.set()
+                ((_, protocol, _),) = transport._idle
+                while not protocol.should_close:  # noqa: ASYNC110 - turns of the loop; the suite's timeout bounds it
+                    await asyncio.sleep(0)
+                assert server.connections == number + 1
+
+    asyncio.run(main())
+
+
+def test_a_header_of_two_lines_is_refused() -> None:
+    async def main() -> None:
+        options = {**OPTIONS, "headers": {"X": "a\r\nY: b"}}
+        with pytest.raises(ValueError, match="line end"):
+            async with open_transport(base_url="http://127.0.0.1:9/v1", kind="lean", **options):
+                pass
+
+    asyncio.run(main())
+
+
+def test_no_exchange_is_left_to_watch_over_when_it_is_closed() -> None:
+    """A timer that lived on would keep the transport, and fire into the next one's time."""
+
+    async def main() -> None:
+        async with raw_server(answer(whole(GOOD))) as server:
+            async with open_transport(base_url=server.base_url, kind="lean", **OPTIONS) as transport:
+                assert isinstance(transport, LeanTransport)
+                await transport.exchange(b"{}")
+            timers: Any = asyncio.get_running_loop()
+            ours = [one for one in timers._scheduled if not one.cancelled() and "batchrun" in repr(one)]
+            assert ours == []
+
+    asyncio.run(main())
