@@ -133,6 +133,8 @@ class LeanTransport:
             while message.code < _OK and message.code != _SWITCHING_PROTOCOLS:
                 message, payload = await protocol.read()
             flight.body = payload
+            if flight.expired():  # in the same turn of the loop, when the body could not be told
+                raise TimeoutError
             await receiving.read(payload, flight, message.code, lowered(message.headers))
         except _BROKEN as error:
             broken = cut(error, timeout_s=self._timeout_s, was_idle=receiving.was_idle)

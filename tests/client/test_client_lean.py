@@ -6,9 +6,11 @@ import asyncio
 from typing import Any
 
 import pytest
+from aiohttp.client_proto import ResponseHandler
 from client_raw_server import Peer, answer, raw_server, whole
 from client_replies import GOOD
 
+from batchrun.client.arriving import ExchangeError
 from batchrun.client.lean import LeanTransport
 from batchrun.client.transport import open_transport
 
@@ -42,6 +44,34 @@ def test_what_comes_without_being_asked_for_answers_no_later_request(unasked: by
                 while not protocol.should_close:  # noqa: ASYNC110 - turns of the loop; the suite's timeout bounds it
                     await asyncio.sleep(0)
                 assert server.connections == number + 1
+
+    asyncio.run(main())
+
+
+def test_a_head_that_comes_in_the_moment_of_giving_up_does_not_begin_an_endless_wait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(whole(GOOD)[:-1])
+        await peer.gone()
+
+    async def main() -> None:
+        async with (
+            raw_server(script) as server,
+            open_transport(base_url=server.base_url, kind="lean", **{**OPTIONS, "timeout_s": 900}) as transport,
+        ):
+            assert isinstance(transport, LeanTransport)
+            flights, feed_data = transport._flights, ResponseHandler.feed_data
+
+            def feed(self: ResponseHandler, *data: Any) -> None:
+                feed_data(self, *data)
+                for flight in flights._flying:
+                    flight.give_up()
+
+            monkeypatch.setattr(ResponseHandler, "feed_data", feed)
+            with pytest.raises(ExchangeError, match="no reply within 900 s"):
+                await asyncio.wait_for(transport.exchange(b"{}"), 5)
 
     asyncio.run(main())
 
