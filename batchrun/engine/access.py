@@ -7,7 +7,7 @@ from pathlib import Path
 
 from batchrun.client.proxy import proxy_for
 from batchrun.errors import JobError
-from batchrun.execution.once import Access
+from batchrun.execution.around import Access
 from batchrun.job.lanes import LanePlan, lanes_of
 from batchrun.job.settings import SIMULATOR, Job
 

@@ -7,7 +7,9 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 from batchrun.events import Summary, Watcher
-from batchrun.execution.once import Access, execute
+from batchrun.execution.around import Access
+from batchrun.execution.once import execute
+from batchrun.execution.sending import send
 from batchrun.job.options import RunOptions
 from batchrun.job.settings import Job
 
@@ -16,7 +18,7 @@ _Value = TypeVar("_Value")
 
 def run_job(job: Job, options: RunOptions, *, access: Sequence[Access], watcher: Watcher) -> Summary:
     """Run a job here; see `execute` for what it returns and raises."""
-    return execute(job, options, access=access, watcher=watcher, drive=drive)
+    return execute(job, options, access=access, watcher=watcher, send=lambda run, around: drive(send(run, around)))
 
 
 def drive(work: Coroutine[Any, Any, _Value]) -> _Value:

@@ -1,9 +1,10 @@
-"""The open parts of a run, read in order, into rows that need a request; what is carried goes to the spool."""
+"""Parts, read as they are handed out, into rows that need a request; what is carried goes to the spool."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
+from batchrun.execution.parts import OpenPart
 from batchrun.execution.resume import OpenRun, standing_of
 from batchrun.model.attempt import Tries
 from batchrun.worker import OpenRow
@@ -12,27 +13,55 @@ from batchrun.writer.spool import Spool
 _NEVER_TRIED = Tries()
 
 
-def read_chunks(run: OpenRun, spool: Spool) -> Iterator[tuple[int, list[OpenRow], int]]:
-    """Yield, off the loop, a part's number, its next rows that need a request, and how many rows were read.
+def read_chunks(run: OpenRun, spool: Spool, parts: Iterator[OpenPart]) -> Iterator[tuple[OpenPart, list[OpenRow], int]]:
+    """Yield, off the loop, a part, its next rows that need a request, and how many rows were read.
 
+    The next of `parts` is taken once the one before was read. The input is read in one pass as long as they ascend.
     Raises JobError when the input can't be read, or is not what was surveyed, and OutputError when nothing can be
     spooled.
     """
-    open_parts = {part.part: part for part in run.open_parts}
-    at: int | None = None
+    turn = _Turn(parts)
+    while turn.goes_on():
+        yield from _pass(run, spool, turn)
+
+
+class _Turn:
+    """Cuts parts into runs of ascending ones; `part` is the one that is read."""
+
+    def __init__(self, parts: Iterator[OpenPart]) -> None:
+        self._parts = parts
+        self._next = next(parts, None)
+        self.part: OpenPart | None = None
+
+    def goes_on(self) -> bool:
+        """Say whether there is another run of parts."""
+        return self._next is not None
+
+    def ascending(self) -> Iterator[OpenPart]:
+        """Yield parts as long as each lies behind the one before."""
+        while (part := self._next) is not None and (self.part is None or part.part > self.part.part):
+            self.part = part
+            yield part
+            self._next = next(self._parts, None)
+        self.part = None
+
+
+def _pass(run: OpenRun, spool: Spool, turn: _Turn) -> Iterator[tuple[OpenPart, list[OpenRow], int]]:
+    at: OpenPart | None = None
     skipped: set[int] = set()
     tried: dict[int, Tries] = {}
-    for part in run.open_parts:
-        if not part.rows:
-            yield part.part, [], 0
     if not run.rows:
+        for empty in turn.ascending():
+            yield empty, [], 0
         return
-    for stretch in run.examined.reader(run.layout).stretches(part.rows for part in run.open_parts):
-        number = stretch.records[0].row // run.layout.rows_per_part
-        if number != at:
-            at, (skipped, tried) = number, standing_of(run.places.ledger, open_parts[number])
-        spool.append(number, stretch)
-        if stretch.records[-1].row + 1 == open_parts[number].rows.stop:
+    for stretch in run.examined.reader(run.layout).stretches(part.rows for part in turn.ascending()):
+        part = turn.part
+        if part is None:  # no stretch comes without its part
+            raise ValueError("a stretch of no part")
+        if part is not at:
+            at, (skipped, tried) = part, standing_of(run.places.ledger, part)
+        spool.append(part.part, stretch)
+        if stretch.records[-1].row + 1 == part.rows.stop:
             spool.end()
         rows = [
             OpenRow(
@@ -44,4 +73,4 @@ def read_chunks(run: OpenRun, spool: Spool) -> Iterator[tuple[int, list[OpenRow]
             for record in stretch.records
             if record.row not in skipped
         ]
-        yield number, rows, len(stretch.records)
+        yield part, rows, len(stretch.records)

@@ -1,6 +1,6 @@
 """One run in flight: reading, workers and sealing as tasks whose nesting is the order in which a run drains.
 
-    outer task group:  sealing, ticking            (end last)
+    outer task group:  sealing, ticking, attending (end last)
       inner task group:  reading, workers
 
 A slot is given back when the ledger has committed the attempt's entry, not when its worker is done with it.
@@ -11,58 +11,57 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from collections.abc import Sequence
-from typing import NoReturn
-
-import msgspec
+from collections.abc import Callable, Sequence
+from typing import NoReturn, TypeVar
 
 from batchrun.client.lane import Lane
 from batchrun.client.lanes import Lanes
 from batchrun.client.outage import Weather
-from batchrun.errors import BatchrunError, ExitStatus, OutputError, innermost
-from batchrun.events import Progress, Watcher
+from batchrun.errors import BatchrunError, ExitStatus, innermost
+from batchrun.events import Progress, Unwatched
+from batchrun.execution.around import Around
 from batchrun.execution.backlog import Backlog
 from batchrun.execution.before import slots_note
 from batchrun.execution.chunks import read_chunks
+from batchrun.execution.company import Company
 from batchrun.execution.deadline import Deadline
 from batchrun.execution.ending import Ending
 from batchrun.execution.grace import Grace
-from batchrun.execution.parts import OpenParts
-from batchrun.execution.pulse import Pulse
+from batchrun.execution.parts import OpenPart, OpenParts
 from batchrun.execution.resume import OpenRun
 from batchrun.execution.sealing import Sealing
-from batchrun.execution.signals import ECHO_S, STATUSES, SignalWatch
+from batchrun.execution.signals import ECHO_S, STATUSES
 from batchrun.execution.suspects import Suspects
 from batchrun.execution.tolerance import early_ending
 from batchrun.job.lanes import lanes_of, most_in_flight
 from batchrun.ledger.group_commit import Ledger
 from batchrun.ledger.records import Entry
 from batchrun.ledger.store import Store
+from batchrun.model.outcome import Completion, Outcome
 from batchrun.worker import Worker
-from batchrun.writer.dataset import write_whole
 from batchrun.writer.spool import Spool
 
+_Answer = TypeVar("_Answer")
 TICK_S = 1.0
 OLDEST_SHOWN = 3
 
 
 class Flow:
-    """Drives the open parts of one run to their end; used once, inside the running loop."""
+    """Drives the parts that are handed to one run to their end; used once, inside the running loop."""
 
-    def __init__(
-        self, run: OpenRun, *, lanes: Lanes, worker: Worker, pulse: Pulse, watcher: Watcher, signals: SignalWatch
-    ) -> None:
+    def __init__(self, run: OpenRun, *, lanes: Lanes, worker: Worker, around: Around, company: Company) -> None:
         """Wire the parts of a run together; nothing starts yet."""
         self._run = run
         self._lanes = lanes
         self._worker = worker
-        self._pulse = pulse
-        self._watcher = watcher
-        self._signals = signals
+        self._around = around
+        self._company = company
+        self._pulse = around.pulse
+        self._watcher = around.watcher
         self._ledger = Ledger(run.store, slots=lambda: sum(lane.gate.slots for lane in lanes))
         self._spool = Spool(run.places.spool, run.layout)
         self._backlog = Backlog(most_waiting=4 * most_in_flight(run.job) + 1000)
-        self._parts = OpenParts(run.open_parts, rows_per_part=run.layout.rows_per_part)
+        self._parts = OpenParts(rows_per_part=run.layout.rows_per_part)
         self._sealing = Sealing(run, self._ledger, self._spool)
         self._suspects = Suspects(lanes, self._sealing.put)
         self._inner: list[asyncio.Task[None]] = []
@@ -71,12 +70,13 @@ class Flow:
             run.ends_at,
             named=run.job.limits.deadline or "",
             most_attempt_s=max(lane.endpoint.timeout_s for lane in lanes_of(run.job)),
-            watcher=watcher,
+            watcher=around.watcher if around.alone else Unwatched(),
         )
         self._grace = Grace(run.options.grace_s, self._let_go)
         self._sealed = asyncio.Event()
         self._ended = asyncio.Event()
         self._hurried = False
+        self._has_answers = False
         self._failure: Exception | None = None
 
     async def go(self) -> list[Ending]:
@@ -86,7 +86,7 @@ class Flow:
         """
         self._ledger.start(self._committed, self._ledger_failed)
         try:
-            with self._signals.handled(self._signalled):
+            with self._around.signals.handled(self._signalled):
                 await self._drive()
         except BaseExceptionGroup as group:
             _raise_first(group)
@@ -103,6 +103,7 @@ class Flow:
         async with asyncio.TaskGroup() as outer:
             outer.create_task(self._seal(), name="sealing")
             outer.create_task(self._tick(), name="ticking")
+            attending = outer.create_task(self._company.attend(self), name="attending")
             async with asyncio.TaskGroup() as inner:
                 self._inner.append(inner.create_task(self._read(), name="reading"))
                 for number in range(self._workers()):
@@ -113,6 +114,7 @@ class Flow:
             self._suspects.clear_all()
             self._sealing.end()
             await self._sealed.wait()
+            attending.cancel()
             self._ended.set()
 
     def _note_slots(self, store: Store) -> None:
@@ -127,8 +129,8 @@ class Flow:
         return min(most_in_flight(self._run.job), max(1, pending))
 
     async def _read(self) -> None:
-        """Read the open parts in order, spool what is carried, hand on what needs a request."""
-        chunks = read_chunks(self._run, self._spool)
+        """Read the parts as they are handed out, spool what is carried, hand on what needs a request."""
+        chunks = read_chunks(self._run, self._spool, self._company.parts())
         try:
             while not self._backlog.closed and (chunk := await asyncio.to_thread(next, chunks, None)):
                 part, rows, count = chunk
@@ -182,12 +184,18 @@ class Flow:
             else:
                 self._backlog.committed_without_slot()
             if entry.outcome is not None:
+                self._note_answer(entry.outcome)
                 self._suspects.ready(self._parts.settled(entry.row))
             if entry.reverts:
                 self._take_back(entry)
         self._pulse.add(entries)
         self._deadline.add(entries)
         self._stop_early()
+
+    def _note_answer(self, outcome: Outcome) -> None:
+        if not self._has_answers and isinstance(outcome, Completion):
+            self._has_answers = True
+            self._company.answered()
 
     def _take_back(self, entry: Entry) -> None:
         """Have rows sent again that a breaker took back, where another lane is left for them."""
@@ -199,11 +207,15 @@ class Flow:
     async def _seal(self) -> None:
         """Seal parts as they get ready."""
         try:
-            await self._sealing.seal(goes_on=lambda: not self._hurried, sealed=self._pulse.part_sealed)
+            await self._sealing.seal(goes_on=lambda: not self._hurried, sealed=self._part_sealed)
         except BatchrunError as error:  # what is in flight can still be kept: the ledger may be well
             self.drain(Ending(status=error.status, reason=str(error)))
         finally:
             self._sealed.set()
+
+    def _part_sealed(self, part: OpenPart) -> None:
+        self._pulse.part_sealed()
+        self._company.sealed(part)
 
     async def _tick(self) -> None:
         while True:
@@ -211,9 +223,7 @@ class Flow:
             progress = self._progress()
             self._watcher.progressed(progress)
             self._deadline.follow(progress)
-            with contextlib.suppress(OutputError):  # the ledger finds a full disk and says so
-                content = msgspec.json.encode(progress)
-                await asyncio.to_thread(write_whole, self._run.places.progress, content, durable=False)
+            await self._company.progressed(progress)
             if ended:
                 return
             with contextlib.suppress(TimeoutError):
@@ -232,9 +242,11 @@ class Flow:
 
     def drain(self, ending: Ending, after_s: float = 0.0) -> None:
         """Send nothing new; after `after_s` seconds give what is in flight the grace time, then let go of it."""
-        if not self._endings:  # Told once a signal's echo is past, so that whoever sends a second one on it is heard.
+        if not self._endings and self._around.alone:
+            # Told once a signal's echo is past, so that whoever sends a second one on it is heard.
             asyncio.get_running_loop().call_later(ECHO_S, self._note_draining, ending.status)
         self._endings.append(ending)
+        self._company.draining(ending, after_s)
         self._backlog.close()
         self._lanes.close()
         self._worker.close()
@@ -242,6 +254,8 @@ class Flow:
 
     def _stop_early(self) -> None:
         """Drain once more rows have failed than may, where the job says so."""
+        if not self._around.alone:
+            return
         limits, pulse = self._run.job.limits, self._pulse
         failed = pulse.failed - (self._lanes.suspected if "failed" in limits.fail_on else 0)
         ending = early_ending(limits, self._run.rows, settled=pulse.settled, failed=failed)
@@ -250,6 +264,15 @@ class Flow:
 
     def _note_draining(self, status: ExitStatus) -> None:
         self._watcher.noted("draining", exit_status=int(status), in_flight=self._lanes.in_flight)
+
+    def let_go(self) -> None:
+        """Cancel what is in flight, and seal nothing more; what is in hand is committed."""
+        self._hurried = True
+        self._let_go()
+
+    async def ask(self, question: Callable[[Store], _Answer]) -> _Answer:
+        """Run `question` on the ledger in a transaction of its own, after what was put before."""
+        return await self._ledger.ask(question)
 
     def _let_go(self) -> None:
         for task in self._inner:
@@ -267,8 +290,7 @@ class Flow:
     def _signalled(self, number: signal.Signals) -> None:
         """Drain on the first signal, let go on the second."""
         if any(ending.status in STATUSES.values() for ending in self._endings):
-            self._hurried = True
-            self._let_go()
+            self.let_go()
         self.drain(Ending(status=STATUSES[number], reason=f"stopped by {number.name}"))
 
 

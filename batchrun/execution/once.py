@@ -2,57 +2,43 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Any
 
 import msgspec
 
-from batchrun.client.lane import Lane, open_lane
-from batchrun.client.lanes import Lanes
 from batchrun.errors import BatchrunError, ExitStatus, OutputError
 from batchrun.events import Bystander, Summary, Watcher
-from batchrun.execution.affording import begin_sending, end_sending, spending_of
+from batchrun.execution.affording import end_sending
+from batchrun.execution.around import Access, Around
 from batchrun.execution.closing import Counts, standing_summary, summary_of
 from batchrun.execution.ending import Ending
-from batchrun.execution.flow import Flow
 from batchrun.execution.opening import open_run
 from batchrun.execution.pulse import Pulse
 from batchrun.execution.resume import OpenRun
 from batchrun.execution.signals import SignalWatch
-from batchrun.job.catalogue import quote_of
 from batchrun.job.deadline import deadline_at
-from batchrun.job.lanes import lanes_of
 from batchrun.job.options import RunOptions
 from batchrun.job.places import places_of
-from batchrun.job.settings import SIMULATOR, Job
+from batchrun.job.settings import Job
 from batchrun.ledger.opening import open_store
 from batchrun.ledger.store import ASSEMBLED, Store
-from batchrun.simulator.child import child
-from batchrun.worker import Worker
 from batchrun.writer.dataset import Dataset, write_whole
 from batchrun.writer.generation import publish_next
 
-Driver = Callable[[Coroutine[Any, Any, Sequence[Ending]]], Sequence[Ending]]
+Send = Callable[[OpenRun, Around], Sequence[Ending]]
+"""Has the open parts of a run worked, in this process or in others, and returns why that ended early."""
 
 
-class Access(msgspec.Struct, frozen=True, kw_only=True):
-    """What the surroundings give one lane: the key, and whether proxy variables are to be followed."""
-
-    key: str | None = None
-    trust_env: bool = False
-
-
-def execute(job: Job, options: RunOptions, *, access: Sequence[Access], watcher: Watcher, drive: Driver) -> Summary:
+def execute(job: Job, options: RunOptions, *, access: Sequence[Access], watcher: Watcher, send: Send) -> Summary:
     """Run a job until every row is settled or a reason ends it; return its summary, which is then on disk too.
 
-    `access` is that of each lane; `drive` runs one coroutine on an event loop. A `watcher` that raises is told nothing
-    more. A complete output sends nothing and keeps its summary. Raises JobError (exit status 2) and OutputHeldError
-    (6); every other end is told by the summary's exit_status, except a fault of batchrun itself, which is raised after
-    the summary was written.
+    `access` is that of each lane; `send` has the open parts worked. A `watcher` that raises is told nothing more. A
+    complete output sends nothing and keeps its summary. Raises JobError (exit status 2) and OutputHeldError (6); every
+    other end is told by the summary's exit_status, except a fault of batchrun itself, which is raised after the summary
+    was written.
     """
     signals = SignalWatch(enabled=options.signals)
     watcher = Bystander(watcher)
@@ -63,16 +49,16 @@ def execute(job: Job, options: RunOptions, *, access: Sequence[Access], watcher:
         if not options.fresh and _is_whole(run) and (standing := standing_summary(run)) is not None:
             return standing
         with signals.noting():
-            return _carried_out(run, access, watcher, drive, signals)
+            pulse = Pulse(run, clock=time.monotonic)
+            around = Around(access=tuple(access), watcher=watcher, signals=signals, pulse=pulse)
+            return _carried_out(run, around, send)
 
 
-def _carried_out(
-    run: OpenRun, access: Sequence[Access], watcher: Watcher, drive: Driver, signals: SignalWatch
-) -> Summary:
+def _carried_out(run: OpenRun, around: Around, send: Send) -> Summary:
     """Drive an open run, put its output in place, write its summary."""
     began, started_at = time.monotonic(), datetime.now(tz=UTC)
-    pulse = Pulse(run, clock=time.monotonic)
-    endings, fault = _driven(run, lambda: drive(_send(run, access, watcher, signals, pulse)))
+    pulse = around.pulse
+    endings, fault = _driven(run, lambda: send(run, around))
     complete = not fault and _all_sealed(run)
     counts = Counts(
         tallies=run.store.tallies(),
@@ -148,57 +134,3 @@ def _written(run: OpenRun, summary: Summary) -> Summary:
             return summary
         return msgspec.structs.replace(summary, exit_status=int(error.status), reason=str(error))
     return summary
-
-
-async def _send(
-    run: OpenRun, access: Sequence[Access], watcher: Watcher, signals: SignalWatch, pulse: Pulse
-) -> Sequence[Ending]:
-    quote = run.examined.quote
-    if run.job.price is not None and quote.unknown is not None:
-        watcher.noted("no price is known", why=f"{quote.unknown}; a cost is unknown where the server reports none")
-    async with _open_lanes(run, access, watcher) as lanes:
-        begin_sending(run, watcher)
-        prompter, envelope = run.examined.prompter, run.examined.envelope()
-        worker = Worker(
-            prompter=prompter,
-            envelope=envelope,
-            lanes=lanes,
-            clock=time.monotonic,
-            wall_us=_wall_us,
-            spending=spending_of(run, watcher),
-        )
-        return await Flow(run, lanes=lanes, worker=worker, pulse=pulse, watcher=watcher, signals=signals).go()
-
-
-@contextlib.asynccontextmanager
-async def _open_lanes(run: OpenRun, access: Sequence[Access], watcher: Watcher) -> AsyncGenerator[Lanes, None]:
-    """Yield the lanes to send by, each with its own session and limits; the simulator lives as long as the run."""
-    job = run.job
-    keys = tuple(one.key for one in access if one.key is not None)
-    quotas = run.before.quotas(job.limits, clock=asyncio.get_running_loop().time)
-    async with contextlib.AsyncExitStack() as stack:
-        lanes: list[Lane] = []
-        for number, (plan, given) in enumerate(zip(lanes_of(job), access, strict=True)):
-            base_url = plan.endpoint.base_url
-            if base_url == SIMULATOR:
-                base_url = await stack.enter_async_context(child(job.simulator))
-            opening = open_lane(
-                job,
-                base_url=base_url,
-                key=given.key,
-                trust_env=given.trust_env,
-                clock=time.monotonic,
-                tariff=quote_of(job, lane=plan).tariff,
-                watcher=watcher,
-                learned_slots=run.before.slots[number],
-                quotas=quotas,
-                number=number,
-                keys=keys,
-                keep_raw=run.layout.keep_raw,
-            )
-            lanes.append(await stack.enter_async_context(opening))
-        yield Lanes(lanes, strategy=job.limits.strategy, watcher=watcher)
-
-
-def _wall_us() -> int:
-    return time.time_ns() // 1000

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-
 import msgspec
 
 
@@ -21,19 +19,23 @@ class OpenPart(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OpenParts:
-    """Counts the open parts of a run down: a part is ready when it is read whole and all its rows are settled."""
+    """Counts parts down as they are worked: a part is ready when it is read whole and all its rows are settled."""
 
-    def __init__(self, parts: Iterable[OpenPart], *, rows_per_part: int) -> None:
-        """Start with none of the parts read."""
+    def __init__(self, *, rows_per_part: int) -> None:
+        """Start with no part."""
         self._rows_per_part = rows_per_part
-        self._parts: Mapping[int, OpenPart] = {part.part: part for part in parts}
-        self._left = {part.part: part.pending for part in self._parts.values()}
-        self._unread = {part.part: len(part.rows) for part in self._parts.values()}
+        self._parts: dict[int, OpenPart] = {}
+        self._left: dict[int, int] = {}
+        self._unread: dict[int, int] = {}
 
-    def read(self, part: int, rows: int) -> OpenPart | None:
+    def read(self, part: OpenPart, rows: int) -> OpenPart | None:
         """Note that `rows` rows of a part were read; return the part when that makes it ready."""
-        self._unread[part] -= rows
-        return self._if_ready(part)
+        number = part.part
+        if number not in self._parts:
+            self._parts[number] = part
+            self._left[number], self._unread[number] = part.pending, len(part.rows)
+        self._unread[number] -= rows
+        return self._if_ready(number)
 
     def settled(self, row: int) -> OpenPart | None:
         """Note that a row's outcome is durable; return its part when that makes it ready."""

@@ -22,7 +22,7 @@ class Sealing:
         self._run = run
         self._ledger = ledger
         self._spool = spool
-        self._ready: asyncio.Queue[OpenPart | None] = asyncio.Queue(len(run.open_parts) + 1)
+        self._ready: asyncio.Queue[OpenPart | None] = asyncio.Queue(run.parts + 1)
 
     def put(self, part: OpenPart) -> None:
         """Have a part sealed."""
@@ -32,8 +32,8 @@ class Sealing:
         """Say that no part will come any more."""
         self._ready.put_nowait(None)
 
-    async def seal(self, *, goes_on: Callable[[], bool], sealed: Callable[[], None]) -> None:
-        """Seal parts to the end, as long as `goes_on` says so; `sealed` is called after each.
+    async def seal(self, *, goes_on: Callable[[], bool], sealed: Callable[[OpenPart], None]) -> None:
+        """Seal parts to the end, as long as `goes_on` says so; `sealed` is called with each.
 
         Raises OutputError when a part can't be written.
         """
@@ -43,7 +43,7 @@ class Sealing:
             await asyncio.to_thread(self._run.dataset.publish, part.part)
             await self._ledger.ask(_bound(Store.confirm_part, record, part.rows))
             self._spool.drop(part.part)
-            sealed()
+            sealed(part)
 
     def _write(self, part: OpenPart) -> PartRecord:
         dataset = self._run.dataset

@@ -29,7 +29,7 @@ def test_r39_of_two_first_runs_only_one_goes_on(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "target",
-    ["batchrun.writer.dataset:Dataset.assemble", "batchrun.execution.once:_written", "batchrun.execution.once:_send"],
+    ["batchrun.writer.dataset:Dataset.assemble", "batchrun.execution.once:_written", "batchrun.execution.sending:send"],
 )
 def test_r19_a_signal_before_or_after_the_flow_is_not_lost_and_costs_no_summary(tmp_path: Path, target: str) -> None:
     """After the last row a single signal changes nothing; before the first it stops the run before anything is sent."""
@@ -39,7 +39,7 @@ def test_r19_a_signal_before_or_after_the_flow_is_not_lost_and_costs_no_summary(
         ended = disturbed(job, (target, "sigterm", 1))
         summary = tmp_path / ".all.parquet.batchrun" / "summary.json"
         assert summary.exists(), ended.stderr
-        if target.endswith("_send"):
+        if target.endswith(":send"):
             assert ended.returncode == 143, ended.stderr
             assert served.stats()["requests"] == 0
             assert batchrun("run", job).returncode == 0
