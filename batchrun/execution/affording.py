@@ -8,6 +8,7 @@ from batchrun.budget import Budget, Spent, most_tokens, with_messages
 from batchrun.errors import RecordError
 from batchrun.events import Watcher
 from batchrun.execution.examine import Examined
+from batchrun.execution.leftovers import LOST
 from batchrun.execution.resume import OpenRun
 from batchrun.job.catalogue import quote_of
 from batchrun.job.lanes import lanes_of, most_in_flight
@@ -61,7 +62,7 @@ def begin_sending(run: OpenRun, watcher: Watcher) -> None:
     with run.store.changing():
         lost = run.store.begin_sending(min(most_in_flight(run.job), pending))
     if lost:
-        watcher.noted("the last run was killed; what it had in flight may be billed, at most", attempts=lost)
+        watcher.noted(LOST, attempts=lost)
 
 
 def end_sending(run: OpenRun) -> None:

@@ -15,6 +15,7 @@ from batchrun.job.lanes import LanePlan
 from batchrun.job.options import RunOptions
 from batchrun.job.places import Places, places_of
 from batchrun.job.settings import Job, LimitSettings
+from batchrun.ledger.adopting import LEDGER_ID
 from batchrun.ledger.opening import reading
 from batchrun.ledger.records import SpentMinute
 from batchrun.ledger.store import Store
@@ -54,15 +55,16 @@ def before_of(store: Store, others: Iterable[Places | None], lanes: Sequence[Lan
     since_minute = int((time.time() - DAY_S) // _MINUTE_S)
     for other in others:
         if other is not None and other.ledger.exists():
-            with contextlib.suppress(OutputError), reading(other.ledger) as earlier:  # it would only have helped
-                _take_over(store, earlier, names, since_minute)
+            for ledger in (other.ledger, *other.worker_ledgers()):
+                with contextlib.suppress(OutputError), reading(ledger) as earlier:  # it would only have helped
+                    _take_over(store, earlier, names, since_minute)
     noted = [store.noted(name) for name in names]
     slots = tuple(None if text is None else int(text) for text in noted)
     return Before(slots=slots, spent=tuple(store.spent(since_minute)))
 
 
 def _take_over(store: Store, earlier: Store, names: Sequence[str], since_minute: int) -> None:
-    taken = f"took over {earlier.noted('run_id')}"
+    taken = f"took over {earlier.noted(LEDGER_ID) or earlier.noted('run_id')}"
     spent = earlier.spent(since_minute)
     slots = {name: noted for name in names if (noted := earlier.noted(name)) and not store.noted(name)}
     if store.noted(taken) is None:

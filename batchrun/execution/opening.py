@@ -17,6 +17,7 @@ from batchrun.execution.before import before_of, earlier_places
 from batchrun.execution.descriptors import ensure_descriptors
 from batchrun.execution.examine import Examined, examine
 from batchrun.execution.identity import difference, identity_of
+from batchrun.execution.leftovers import settle_standing, take_over_leftovers
 from batchrun.execution.lock import held, parts_held, refuse_remote_disk
 from batchrun.execution.resume import OpenRun, take_up
 from batchrun.job.lanes import lanes_of, most_in_flight
@@ -48,7 +49,9 @@ def open_run(job: Job, options: RunOptions, watcher: Watcher) -> Generator[OpenR
             stack.enter_context(held(standing.lock))
             roll_forward(standing)
         places = standing.next_generation() if options.fresh else standing
-        store = _open_store(stack, places) if places.ledger.exists() else None
+        if options.fresh:
+            settle_standing(standing, watcher)
+        store = _open_store(stack, places, watcher) if places.ledger.exists() else None
         parts_were_there = _is_there(standing.parts)
         if standing.is_apart and parts_were_there:
             stack.enter_context(parts_held(standing.parts))
@@ -63,7 +66,7 @@ def open_run(job: Job, options: RunOptions, watcher: Watcher) -> Generator[OpenR
         if store is None:
             if not was_there:
                 stack.enter_context(held(standing.lock))  # another run may have come before: it is found by its ledger
-            store = _open_store(stack, places)
+            store = _open_store(stack, places, watcher)
         _begin_or_refuse(store, examined, options)
         layout = _layout(store, examined.layout, watcher)
         run = take_up(examined, options, store, layout, rows, watcher)
@@ -169,9 +172,10 @@ def _refusal(options: RunOptions, places: Places, different: str) -> str:
     )
 
 
-def _open_store(stack: contextlib.ExitStack, places: Places) -> Store:
+def _open_store(stack: contextlib.ExitStack, places: Places, watcher: Watcher) -> Store:
     store = open_store(places.ledger)
     stack.callback(store.close)
+    take_over_leftovers(store, places, watcher)
     return store
 
 

@@ -77,7 +77,7 @@ def take_up(
     size = layout.rows_per_part
     ranges = [range(first, min(first + size, rows)) for first in range(0, rows, size)] or [range(0)]
     dataset.clear_unfinished()
-    _settle_replacing(store, dataset, size)
+    settle_replacing(store, dataset, size)
     written = _trusted_parts(store, dataset, size, watcher)
     if store.noted(ASSEMBLED) is not None:
         dataset.single_digest()
@@ -112,7 +112,7 @@ def _known_digests(store: Store) -> dict[str, Seen]:
     return {} if noted is None else msgspec.json.decode(noted, type=dict[str, Seen])
 
 
-def _settle_replacing(store: Store, dataset: Dataset, size: int) -> None:
+def settle_replacing(store: Store, dataset: Dataset, size: int) -> None:
     """Finish or take back what a crash left between the two steps of putting a part in place."""
     for record in store.replacing():
         with store.changing():
@@ -169,15 +169,20 @@ def _reopen(examined: Examined, store: Store, dataset: Dataset, layout: Layout, 
 def _open_parts(store: Store, written: dict[int, PartRecord], ranges: list[range]) -> tuple[OpenPart, ...]:
     parts: list[OpenPart] = []
     for number, rows in enumerate(ranges):
-        record = written.get(number)
-        settled = store.count_settled(rows)
-        kept = range(rows.start, rows.start + record.rows) if record else range(rows.start, rows.start)
-        reopened = store.count_reopened(kept)
-        if record and len(kept) == len(rows) and not reopened and not settled:
-            continue
-        pending = len(rows) - (len(kept) - reopened) - settled
-        parts.append(OpenPart(part=number, rows=rows, kept=kept, pending=pending))
+        if (part := open_part(store, written.get(number), number, rows)) is not None:
+            parts.append(part)
     return tuple(parts)
+
+
+def open_part(store: Store, record: PartRecord | None, number: int, rows: range) -> OpenPart | None:
+    """Return a part of which `record` is written as it is open by the ledger, None where nothing is left to do."""
+    settled = store.count_settled(rows)
+    kept = range(rows.start, rows.start + record.rows) if record else range(rows.start, rows.start)
+    reopened = store.count_reopened(kept)
+    if record and len(kept) == len(rows) and not reopened and not settled:
+        return None
+    pending = len(rows) - (len(kept) - reopened) - settled
+    return OpenPart(part=number, rows=rows, kept=kept, pending=pending)
 
 
 def standing_of(path: Path, part: OpenPart) -> tuple[set[int], dict[int, Tries]]:

@@ -16,7 +16,8 @@ class Places(msgspec.Struct, frozen=True, kw_only=True):
 
     `parts` holds the part files. `single` is the file to make of them when the output is one `.parquet` file, else
     None. `home` is the state directory of the output, on a local disk; `state` is where this generation's ledger
-    and spool lie, the same folder but for a next generation.
+    and spool lie, the same folder but for a next generation. `worker` numbers the worker process that works some of the
+    parts with a ledger and a spool of its own, None for the process that holds the output.
     """
 
     output: Path
@@ -24,6 +25,7 @@ class Places(msgspec.Struct, frozen=True, kw_only=True):
     home: Path
     state: Path
     single: Path | None
+    worker: int | None = None
 
     @property
     def lock(self) -> Path:
@@ -48,12 +50,28 @@ class Places(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def ledger(self) -> Path:
         """The SQLite file of the ledger."""
-        return self.state / "ledger.sqlite"
+        return self.state / f"ledger{self._of_worker}.sqlite"
 
     @property
     def spool(self) -> Path:
         """The folder of carried columns of parts that are not written yet."""
-        return self.state / "spool"
+        return self.state / f"spool{self._of_worker}"
+
+    @property
+    def _of_worker(self) -> str:
+        return "" if self.worker is None else f"-{self.worker}"
+
+    def of_worker(self, number: int) -> Places:
+        """Return the paths that a worker process works with: a ledger and a spool of its own, all else as here."""
+        return msgspec.structs.replace(self, worker=number)
+
+    def worker_ledgers(self) -> list[Path]:
+        """Return the ledgers that worker processes left here."""
+        return sorted(self.state.glob("ledger-*.sqlite"))
+
+    def worker_spools(self) -> list[Path]:
+        """Return the spools that worker processes left here."""
+        return sorted(self.state.glob("spool-*"))
 
     @property
     def is_apart(self) -> bool:

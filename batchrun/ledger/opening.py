@@ -56,5 +56,29 @@ def reading(path: Path) -> Generator[Store, None, None]:
         connection.close()
 
 
+@contextlib.contextmanager
+def writing(path: Path) -> Generator[Store, None, None]:
+    """Open the ledger a second time, to change it beside its writer now and then: each waits for the other."""
+    try:
+        connection = _connect(path)
+        connection.execute("PRAGMA synchronous = FULL")
+    except sqlite3.Error as error:
+        raise unwritable(path, error) from None
+    try:
+        yield Store(path, connection)
+    finally:
+        connection.close()
+
+
+def reopen(store: Store) -> None:
+    """Open a store that was closed again, as it was: a connection must not be carried into a forked process."""
+    try:
+        connection = _connect(store.path)
+        connection.execute("PRAGMA synchronous = FULL")
+    except sqlite3.Error as error:
+        raise unwritable(store.path, error) from None
+    store.go_on(connection)
+
+
 def _connect(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)

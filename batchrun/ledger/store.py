@@ -49,6 +49,10 @@ class Store:
         """Close the file."""
         self._connection.close()
 
+    def go_on(self, connection: sqlite3.Connection) -> None:
+        """Use another connection to the same file, in the place of one that was closed."""
+        self._connection = connection
+
     def close_whole(self) -> None:
         """Close the file with nothing left in its journal, so that it may be moved alone.
 
@@ -98,6 +102,23 @@ class Store:
             self._connection.execute(_ADD_TOTALS, (*msgspec.structs.astuple(totals), dearest_nanousd))
             tokens = totals.prompt_tokens + totals.completion_tokens
             self._connection.execute(_ADD_SPENT, (int(time.time() // 60), totals.requests_sent, tokens))
+
+    def add_totals(self, totals: Totals, *, dearest_nanousd: int) -> None:
+        """Add what another ledger counted."""
+        self._connection.execute(_ADD_TOTALS, (*msgspec.structs.astuple(totals), dearest_nanousd))
+
+    def rows_of(self, table: str, rows: range | None = None) -> Iterator[tuple[Any, ...]]:
+        """Yield all columns of a table by row, of `rows` or of all, as `put_rows` of another ledger takes them."""
+        if rows is None:
+            return self._rows(f"SELECT * FROM {table} ORDER BY row")  # noqa: S608 - our own names
+        query = f"SELECT * FROM {table} WHERE row >= ? AND row < ? ORDER BY row"  # noqa: S608
+        return self._rows(query, (rows.start, rows.stop))
+
+    def put_rows(self, table: str, values: Iterable[tuple[Any, ...]]) -> None:
+        """Take rows of another ledger's table in the place of one's own."""
+        columns = len(list(self._rows(f"SELECT 1 FROM pragma_table_info('{table}')")))  # noqa: S608 - our own names
+        places = ", ".join("?" * columns)
+        self._connection.executemany(f"INSERT OR REPLACE INTO {table} VALUES ({places})", values)  # noqa: S608
 
     def begin_anew(self) -> None:
         """Forget the attempts of an untouched output."""
@@ -243,13 +264,14 @@ class Store:
 
     def count_settled(self, rows: range) -> int:
         """Return how many of `rows` have an outcome here."""
-        return self._count("outcome", rows)
+        return self.count("outcome", rows)
 
     def count_reopened(self, rows: range) -> int:
         """Return how many of `rows` were reopened."""
-        return self._count("reopened", rows)
+        return self.count("reopened", rows)
 
-    def _count(self, table: str, rows: range) -> int:
+    def count(self, table: str, rows: range) -> int:
+        """Return how many of `rows` a table holds."""
         query = f"SELECT count(*) FROM {table} WHERE row >= ? AND row < ?"  # noqa: S608 - our own names
         return int(next(self._rows(query, (rows.start, rows.stop)))[0])
 

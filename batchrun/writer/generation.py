@@ -54,8 +54,9 @@ def _move(places: Places, fresh: Places, parts: int) -> None:
             fresh.part(part).replace(places.part(part))
     sync(places.parts)
     if fresh.ledger.exists():
-        for old in _with_journal(places.ledger):
-            old.unlink(missing_ok=True)
+        for ledger in (*places.worker_ledgers(), places.ledger):
+            for old in _with_journal(ledger):
+                old.unlink(missing_ok=True)
         fresh.ledger.replace(places.ledger)
         sync(places.state)
     for path in places.parts.glob("part-*.parquet"):
