@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from batchrun.budget import Budget, MostTokens, Reservation, most_tokens, with_messages
+from batchrun.budget import Budget, MostTokens, Reservation, Spent, most_tokens, with_messages
 from batchrun.errors import RecordError
 from batchrun.events import Watcher
 from batchrun.model.attempt import Cost
@@ -36,6 +36,10 @@ class LaneTariff(NamedTuple):
     model: str | None = None
 
 
+Lender = Callable[[int, int], None]
+"""Is told how much more the first in the queue needs, in nano-USD, and how many reservations are out."""
+
+
 class _Waiter(NamedTuple):
     bound_nanousd: int | None
     granted: asyncio.Future[Reservation | None]
@@ -52,10 +56,12 @@ class Spending:
         tariff: Tariff | None,
         watcher: Watcher,
         others: Sequence[LaneTariff] = (),
+        lender: Lender | None = None,
     ) -> None:
         """Hold requests with the body `fields` to `budget`, by the prices of `tariff` where it knows one.
 
-        `others` are the prices of further lanes: a request is bound by the dearest lane that it may go to.
+        `others` are the prices of further lanes: a request is bound by the dearest lane that it may go to. With a
+        `lender` the budget is what was lent so far: it is asked for more, and only it can say that there is none.
         """
         self._loop = asyncio.get_running_loop()
         self._budget = budget
@@ -69,6 +75,8 @@ class Spending:
         self._waited_s = 0.0
         self._waiting_since: float | None = None
         self._told: set[str] = set()
+        self._lender = lender
+        self._asked: tuple[int, bool] | None = None
 
     @property
     def waiting(self) -> int:
@@ -84,7 +92,30 @@ class Spending:
     @property
     def used(self) -> float:
         """The share of the budget that is spent or reserved."""
-        return self._budget.taken_nanousd / self._budget.limit_nanousd
+        return self._budget.taken_nanousd / max(1, self._budget.limit_nanousd)
+
+    @property
+    def taken_nanousd(self) -> int:
+        """What is spent or reserved."""
+        return self._budget.taken_nanousd
+
+    @property
+    def spent(self) -> Spent:
+        """What is spent."""
+        return self._budget.spent
+
+    def lend(self, nanousd: int) -> None:
+        """Have so much more to spend."""
+        self._budget.limit_nanousd += nanousd
+        self._asked = None
+        self._serve()
+
+    def return_free(self) -> int:
+        """Give back what is neither spent nor reserved; return how much that is."""
+        free = max(0, self._budget.limit_nanousd - self._budget.taken_nanousd)
+        self._budget.limit_nanousd -= free
+        self._asked = None
+        return free
 
     def most(self, messages: Messages, params: Mapping[str, object] | None) -> MostTokens:
         """Return the most that a row's request takes."""
@@ -167,10 +198,23 @@ class Spending:
         while self._waiters and self._budget.covers(self._waiters[0].bound_nanousd):
             waiter = self._waiters.popleft()
             self._grant(waiter, self._budget.reserve(waiter.bound_nanousd))
+            self._asked = None
         self._count_wait()
-        if self._waiters and not self._budget.out and not self._closed:
+        if not self._waiters or self._closed:
+            return
+        if self._lender is not None:
+            self._ask(self._lender)
+        elif not self._budget.out:
             self._used_up = self._reason(self._waiters[0].bound_nanousd)
             self.close()
+
+    def _ask(self, lender: Lender) -> None:
+        """Ask for what the head of the queue needs, again when that is more, or nothing more is out."""
+        budget, bound_nanousd = self._budget, self._waiters[0].bound_nanousd
+        need = max(1, budget.taken_nanousd + budget.cost_of(bound_nanousd) - budget.limit_nanousd)
+        if self._asked != (asked := (need, budget.out > 0)):
+            self._asked = asked
+            lender(need, budget.out)
 
     def _count_wait(self) -> None:
         """Add up the time in which anybody waits."""
@@ -193,16 +237,7 @@ class Spending:
         self._serve()
 
     def _reason(self, bound_nanousd: int | None) -> str:
-        spent = self._budget.spent
-        unsure = spent.nanousd - spent.known_nanousd
-        known = f"{usd_text(spent.nanousd)} USD are spent"
-        if unsure:
-            known += f", {usd_text(unsure)} of them for attempts whose cost is not known"
-        more = usd_text(self._budget.cost_of(bound_nanousd))
-        return (
-            f"max_cost_usd = {usd_text(self._budget.limit_nanousd)} does not cover the next attempt: {known}, "
-            f"and it may cost {more}; raise it to go on"
-        )
+        return used_up(self._budget.limit_nanousd, self._budget.spent, self._budget.cost_of(bound_nanousd))
 
     def _tell_if_dearer(self, reservation: Reservation, cost: Cost) -> None:
         bound = reservation.bound_nanousd
@@ -214,6 +249,18 @@ class Spending:
         if event not in self._told:
             self._told.add(event)
             self._watcher.noted(event, **facts)
+
+
+def used_up(limit_nanousd: int, spent: Spent, more_nanousd: int) -> str:
+    """Return why a budget ends a run whose next attempt may cost `more_nanousd`."""
+    unsure = spent.nanousd - spent.known_nanousd
+    known = f"{usd_text(spent.nanousd)} USD are spent"
+    if unsure:
+        known += f", {usd_text(unsure)} of them for attempts whose cost is not known"
+    return (
+        f"max_cost_usd = {usd_text(limit_nanousd)} does not cover the next attempt: {known}, "
+        f"and it may cost {usd_text(more_nanousd)}; raise it to go on"
+    )
 
 
 def owed_of(reservation: Reservation | None) -> Owed:

@@ -28,6 +28,7 @@ _USED = (
     "batchrun.cli.run",
     "batchrun.cli.simulate",
     "batchrun.engine.local",
+    "batchrun.engine.processes",
     "batchrun.job.load",
     "batchrun.simulator.server",
     "uvloop",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import sys
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Literal, NoReturn
 
 import click
 
@@ -30,6 +30,15 @@ _DATE = click.option(
 _LIMIT = click.option("--limit", type=click.IntRange(min=0), metavar="N", help="Only the first N rows of the input.")
 
 
+def _processes(_context: click.Context, _option: click.Parameter, value: str) -> int | Literal["auto"]:
+    """Return the number of processes or `auto`; raises BadParameter for anything else."""
+    if value == "auto":
+        return "auto"
+    if not value.isascii() or not value.isdigit() or int(value) < 1:
+        raise click.BadParameter(f"{value!r} is not a whole number of at least 1, nor auto")
+    return int(value)
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="batchrun")
 def cli() -> None:
@@ -43,6 +52,14 @@ def cli() -> None:
 @_DATE
 @click.option("--retry-failed", is_flag=True, help="Send again exactly the rows whose status is in limits.fail_on.")
 @click.option("--fresh", is_flag=True, help="Start over; the old output stays whole until the new one is complete.")
+@click.option(
+    "--processes",
+    callback=_processes,
+    default="1",
+    show_default=True,
+    metavar="N|auto",
+    help="Worker processes; auto: as many of this machine's cores as the row rate deserves.",
+)
 @click.option(
     "--grace",
     type=click.FloatRange(min=0),
@@ -69,6 +86,7 @@ def run(
     date: dt.datetime | None,
     retry_failed: bool,
     fresh: bool,
+    processes: int | Literal["auto"],
     grace: float,
     progress: str,
     quiet: bool,
@@ -87,6 +105,7 @@ def run(
         limit=limit,
         retry_failed=retry_failed,
         fresh=fresh,
+        processes=processes,
         grace_s=grace,
         progress=progress,
         quiet=quiet,

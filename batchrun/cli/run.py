@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
+from typing import Literal
 
 import click
 import msgspec
@@ -29,6 +30,7 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
     limit: int | None
     retry_failed: bool
     fresh: bool
+    processes: int | Literal["auto"]
     grace_s: float
     progress: str
     quiet: bool
@@ -69,6 +71,7 @@ def _run(path: str, overrides: Sequence[str], date: dt.date | None, wishes: Wish
         limit=wishes.limit,
         fresh=wishes.fresh,
         retry_failed=wishes.retry_failed,
+        processes=wishes.processes,
         grace_s=wishes.grace_s,
         signals=True,
     )

@@ -228,10 +228,12 @@ async def open_lane(  # noqa: PLR0913 - what a run knows of its endpoint
     number: int = 0,
     keys: tuple[str, ...] = (),
     keep_raw: bool | None = None,
+    asks_provider: bool = True,
 ) -> AsyncGenerator[Lane, None]:
     """Open one lane of a job for one run; `key` goes into its auth header and nowhere else.
 
-    `tariff` prices what the server does not. A provider that tells how much it lets in flight is asked first.
+    `tariff` prices what the server does not. A provider that tells how much it lets in flight is asked first, unless it
+    was asked before.
     `learned_slots` is where an earlier run left off, `quotas` are the limits a day with what is left of them, which all
     lanes share. `keys` are those of other lanes, to be masked here too. `keep_raw` overrides that of the job.
     """
@@ -253,7 +255,7 @@ async def open_lane(  # noqa: PLR0913 - what a run knows of its endpoint
         watcher=watcher,
     ) as transport:
         slots = plan.concurrency
-        if (told := await most_in_flight(transport, base_url)) is not None:
+        if asks_provider and (told := await most_in_flight(transport, base_url)) is not None:
             slots = min(slots, told)
             (watcher or Unwatched()).noted("the provider told its limit", in_flight=told, slots=slots)
         yield Lane(

@@ -11,11 +11,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
+from collections.abc import Iterable, Mapping
 from enum import Enum
 from typing import NamedTuple
 
 from batchrun.client.limits import Limits, Needs, Quotas, fullest, give_back, let_in, take_back, take_now
 from batchrun.client.pacing import Pacing
+from batchrun.client.rate import Sent
 from batchrun.client.slots import Slots
 from batchrun.events import Bound, LaneState
 
@@ -296,6 +298,33 @@ class Gate:
         self._lifting = None
         self._fitting = self._ceiling
         self._admit()
+
+    def resize(self, slots: int, limits: Mapping[Bound, float]) -> dict[Bound, list[Sent]]:
+        """Hold to so many slots and to these limits from now on; return the past that goes with what is given up.
+
+        Slots that are taken come back when they do. Limits that are not named stay as they are.
+        """
+        before = self._ceiling
+        self._slots.resize(slots)
+        self._ceiling = slots
+        self._most = slots if self._most == before else min(self._most, slots)
+        self._fitting = slots if self._fitting == before else min(self._fitting, slots)
+        past = self._limits.resize(limits, self._loop.time())
+        self._admit()
+        return past
+
+    def past(self) -> dict[Bound, list[Sent]]:
+        """Return what was let in of late under each limit."""
+        return self._limits.past()
+
+    def take_on(self, sent: Mapping[Bound, Iterable[Sent]]) -> None:
+        """Count what was let in elsewhere under these limits as if it had been here."""
+        self._limits.take_on(sent)
+
+    @property
+    def most_slots(self) -> int:
+        """The most slots there may be."""
+        return self._ceiling
 
     def pause(self, wait_s: float) -> None:
         """Let nothing in for `wait_s` seconds; of several pauses the latest end counts."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
-from batchrun.client.rate import Limit, Quota, Rate
+from batchrun.client.rate import Limit, Quota, Rate, Sent
 from batchrun.events import Bound
 
 _TOKENS: frozenset[Bound] = frozenset(["tokens", "daily tokens"])
@@ -61,6 +61,19 @@ class Limits:
         for bound, limit in self._limits:
             if bound in _TOKENS:
                 limit.correct(tokens, sent_at)
+
+    def resize(self, limits: Mapping[Bound, float], now: float) -> dict[Bound, list[Sent]]:
+        """Hold to these limits from now on; return the past that goes with what is given up of each."""
+        return {bound: limit.resize(limits[bound], now) for bound, limit in self._limits if bound in limits}
+
+    def past(self) -> dict[Bound, list[Sent]]:
+        """Return what was let in of late under each limit."""
+        return {bound: limit.past() for bound, limit in self._limits}
+
+    def take_on(self, sent: Mapping[Bound, Iterable[Sent]]) -> None:
+        """Count what was let in elsewhere under these limits as if it had been here."""
+        for bound, limit in self._limits:
+            limit.take_on(sent.get(bound, ()))
 
     async def pay(self, needs: Needs, waiting: Callable[[Bound], None]) -> bool:
         """Wait until the buckets have taken what is needed; False when `close` came meanwhile.

@@ -11,7 +11,7 @@ import contextlib
 import math
 from collections import deque
 from collections.abc import Coroutine, Iterable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from aiolimiter import AsyncLimiter
 
@@ -33,6 +33,13 @@ def burst_and_period_s(per_minute: float) -> tuple[float, float]:
     capacity = max(1.0, min(BURST_S * most / 60, BURST_SHARE * most))
     rate_per_s = (most - capacity + 1) / 60
     return capacity, capacity / rate_per_s
+
+
+class Sent(NamedTuple):
+    """An amount that was let in `at` a time of the loop's clock."""
+
+    at: float
+    amount: float
 
 
 class Window:
@@ -79,6 +86,35 @@ class Window:
                 break
         self._sum -= amount
 
+    def resize(self, limit: float, now: float) -> list[Sent]:
+        """Hold to another limit from now on; return what was let in under the part of the old one that is given up.
+
+        Whoever takes that part over takes this on, so that all windows together stay what they were.
+        """
+        self._forget(now)
+        given: list[Sent] = []
+        if limit < self._limit:
+            kept = limit / self._limit
+            given = [Sent(at, held * (1 - kept)) for at, held in self.past()]
+            self._grains = deque((grain, held * kept) for grain, held in self._grains)
+            self._sum *= kept
+        self._limit = limit
+        self._rounding = 1e-9 * limit
+        return given
+
+    def past(self) -> list[Sent]:
+        """Return what was let in."""
+        return [Sent((grain + 0.5) * self._grain_s, held) for grain, held in self._grains]
+
+    def take_on(self, sent: Iterable[Sent]) -> None:
+        """Count what was let in elsewhere as if it had been here."""
+        grains = dict(self._grains)
+        for at, amount in sent:
+            grain = math.floor(at / self._grain_s)
+            grains[grain] = grains.get(grain, 0.0) + amount
+            self._sum += amount
+        self._grains = deque(sorted(grains.items()))
+
     def _forget(self, now: float) -> None:
         while self._grains and (self._grains[0][0] + 1) * self._grain_s + self._window_s <= now:
             self._sum -= self._grains.popleft()[1]
@@ -121,6 +157,18 @@ class Limit(Protocol):
         """Return the share of the limit that is used."""
         ...
 
+    def resize(self, limit: float, now: float) -> list[Sent]:
+        """Hold to another limit from now on, and to the past that goes with it; see `Window`."""
+        ...
+
+    def past(self) -> list[Sent]:
+        """Return what was let in of late."""
+        ...
+
+    def take_on(self, sent: Iterable[Sent]) -> None:
+        """Count what was let in elsewhere as if it had been here."""
+        ...
+
 
 class Quota:
     """A limit a day: as fast as other limits let until it is used up, then as the day before falls out of it."""
@@ -160,6 +208,18 @@ class Quota:
     def used(self, now: float) -> float:
         """Return the share of the limit that the last day holds."""
         return self._window.used(now)
+
+    def resize(self, limit: float, now: float) -> list[Sent]:
+        """Hold to another limit a day from now on; see `Window`."""
+        return self._window.resize(limit, now)
+
+    def past(self) -> list[Sent]:
+        """Return what was sent during the last day."""
+        return self._window.past()
+
+    def take_on(self, sent: Iterable[Sent]) -> None:
+        """Count what was sent elsewhere as if it had been here."""
+        self._window.take_on(sent)
 
 
 class Rate:
@@ -223,6 +283,26 @@ class Rate:
     def used(self, now: float) -> float:
         """Return the share of the limit that the last minute holds."""
         return self._window.used(now)
+
+    def resize(self, limit: float, now: float) -> list[Sent]:
+        """Hold to another limit a minute from now on; see `Window`.
+
+        aiolimiter's rate is fixed, so the bucket is a new, empty one (TRAPS.md L4): for a moment that is as much too
+        fast as a bucket holds, which no window lets through twice.
+        """
+        capacity, period_s = burst_and_period_s(limit)
+        self._bucket = AsyncLimiter(capacity, period_s)
+        self._at_once = min(capacity, TICK_S * capacity / period_s)
+        self._most_owed = max(limit, 1.0)
+        return self._window.resize(max(float(math.floor(limit)), 1.0), now)
+
+    def past(self) -> list[Sent]:
+        """Return what was sent during the last minute."""
+        return self._window.past()
+
+    def take_on(self, sent: Iterable[Sent]) -> None:
+        """Count what was sent elsewhere as if it had been here."""
+        self._window.take_on(sent)
 
     def wait_s(self, amount: float, now: float) -> float:
         """Return how long until the last minute has room for `amount`."""

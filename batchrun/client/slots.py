@@ -36,6 +36,11 @@ class Slots:
         """What the next run may start at, None where slots are not adapted."""
         return self.now if self._adaptive else None
 
+    def resize(self, most: int) -> None:
+        """Move between 1 and `most` from now on, in the same proportion: what was learned is the server's, not ours."""
+        self.now = max(1, min(most, round(self.now * most / self._most))) if self._adaptive else most
+        self._most = most
+
     def filled(self) -> float | None:
         """Take note that all slots are in use: while nothing was refused yet, double them each 100 ms.
 

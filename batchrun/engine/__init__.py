@@ -1,1 +1,1 @@
-"""Where parts are worked: for now, all of them in this process."""
+"""Where parts are worked: in this process, or in several of this machine."""

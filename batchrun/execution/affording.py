@@ -14,7 +14,7 @@ from batchrun.job.catalogue import quote_of
 from batchrun.job.lanes import lanes_of, most_in_flight
 from batchrun.model.attempt import Usage
 from batchrun.pricing import nanousd_from_usd, usd
-from batchrun.spending import LaneTariff, Spending
+from batchrun.spending import LaneTariff, Lender, Spending
 
 LOOKED_AT_ROWS = 1000
 BYTES_PER_TOKEN = 4
@@ -38,29 +38,45 @@ def spending_of(run: OpenRun, watcher: Watcher) -> Spending | None:
     """Return what holds a run to its budget, None where the job has none; called inside the running loop."""
     if (most_usd := run.job.limits.max_cost_usd) is None:
         return None
-    quote = run.examined.quote
-    if quote.rates is None:
-        watcher.noted("the budget is kept by the costs that the server reports", why=quote.unknown)
+    return _spending(run, Budget(nanousd_from_usd(most_usd) or 0, spent_of(run)), watcher)
+
+
+def borrowing_of(run: OpenRun, watcher: Watcher, *, dearest_nanousd: int, lender: Lender) -> Spending | None:
+    """Return what holds a worker process to what it is lent of the job's budget, nothing at first; as `spending_of`."""
+    if run.job.limits.max_cost_usd is None:
+        return None
+    return _spending(run, Budget(0, Spent(dearest_nanousd=dearest_nanousd)), watcher, lender)
+
+
+def spent_of(run: OpenRun) -> Spent:
+    """Return what the ledger of a run says was spent."""
     totals = run.store.totals()
-    spent = Spent(
+    return Spent(
         known_nanousd=totals.cost_nanousd,
         held_nanousd=totals.held_nanousd,
         uncosted=totals.uncosted,
         dearest_nanousd=run.store.dearest_nanousd(),
     )
-    budget = Budget(nanousd_from_usd(most_usd) or 0, spent)
+
+
+def _spending(run: OpenRun, budget: Budget, watcher: Watcher, lender: Lender | None = None) -> Spending:
+    quote = run.examined.quote
+    if quote.rates is None:
+        watcher.noted("the budget is kept by the costs that the server reports", why=quote.unknown)
     others = [LaneTariff(quote_of(run.job, lane=lane).tariff, lane.model) for lane in lanes_of(run.job)[1:]]
-    return Spending(budget, fields=run.job.request, tariff=quote.tariff, watcher=watcher, others=others)
+    return Spending(budget, fields=run.job.request, tariff=quote.tariff, watcher=watcher, others=others, lender=lender)
 
 
-def begin_sending(run: OpenRun, watcher: Watcher) -> None:
+def begin_sending(run: OpenRun, watcher: Watcher, *, most: int | None = None) -> None:
     """Note in the ledger how many attempts may be in flight from now on, so that a kill can't make them unseen.
+
+    They are `most`, default: all that the job allows.
 
     Those that an earlier run may have had in flight when it was killed count as billed, each as dear as the dearest.
     """
     pending = sum(part.pending for part in run.open_parts)
     with run.store.changing():
-        lost = run.store.begin_sending(min(most_in_flight(run.job), pending))
+        lost = run.store.begin_sending(min(most_in_flight(run.job), pending) if most is None else most)
     if lost:
         watcher.noted(LOST, attempts=lost)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
@@ -14,6 +14,7 @@ from batchrun.events import Progress
 from batchrun.execution.ending import Ending
 from batchrun.execution.parts import OpenPart
 from batchrun.execution.resume import OpenRun
+from batchrun.ledger.records import Entry
 from batchrun.writer.dataset import write_whole
 
 if TYPE_CHECKING:
@@ -31,8 +32,8 @@ class Company(Protocol):
         """Do what is asked for while the flow goes on; cancelled when it has ended."""
         ...
 
-    def answered(self) -> None:
-        """Take note that completed rows are durable."""
+    def committed(self, entries: Sequence[Entry]) -> None:
+        """Take note of what is durable, and that its slots came back."""
         ...
 
     def sealed(self, part: OpenPart) -> None:
@@ -62,7 +63,7 @@ class Alone:
     async def attend(self, flow: Flow) -> None:
         """Ask for nothing."""
 
-    def answered(self) -> None:
+    def committed(self, entries: Sequence[Entry]) -> None:
         """Have nobody to tell."""
 
     def sealed(self, part: OpenPart) -> None:

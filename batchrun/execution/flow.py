@@ -37,7 +37,6 @@ from batchrun.job.lanes import lanes_of, most_in_flight
 from batchrun.ledger.group_commit import Ledger
 from batchrun.ledger.records import Entry
 from batchrun.ledger.store import Store
-from batchrun.model.outcome import Completion, Outcome
 from batchrun.worker import Worker
 from batchrun.writer.spool import Spool
 
@@ -76,7 +75,6 @@ class Flow:
         self._sealed = asyncio.Event()
         self._ended = asyncio.Event()
         self._hurried = False
-        self._has_answers = False
         self._failure: Exception | None = None
 
     async def go(self) -> list[Ending]:
@@ -184,18 +182,13 @@ class Flow:
             else:
                 self._backlog.committed_without_slot()
             if entry.outcome is not None:
-                self._note_answer(entry.outcome)
                 self._suspects.ready(self._parts.settled(entry.row))
             if entry.reverts:
                 self._take_back(entry)
         self._pulse.add(entries)
         self._deadline.add(entries)
+        self._company.committed(entries)
         self._stop_early()
-
-    def _note_answer(self, outcome: Outcome) -> None:
-        if not self._has_answers and isinstance(outcome, Completion):
-            self._has_answers = True
-            self._company.answered()
 
     def _take_back(self, entry: Entry) -> None:
         """Have rows sent again that a breaker took back, where another lane is left for them."""

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from statistics import median
+
+import msgspec
 
 from batchrun.events import Bound, LaneProgress, LaneState, Progress, RowInFlight, Totals
 from batchrun.execution.resume import OpenRun
 from batchrun.ledger.records import Entry
+from batchrun.ledger.store import Store
 from batchrun.model.outcome import is_unpriced
 from batchrun.pricing import usd
 
@@ -19,25 +22,67 @@ FIRST_TOKENS = 1000
 """How many streamed replies the time to the first text is the median of."""
 
 
+class Counted(msgspec.Struct, frozen=True, kw_only=True):
+    """What became durable: settled rows by status, completed ones of unknown cost, sums over all attempts."""
+
+    by_status: Mapping[str, int] = {}
+    unpriced: int = 0
+    totals: Totals = Totals()
+
+
 class Pulse:
     """Adds up what is durable, starting from what earlier runs of the output left."""
 
     def __init__(self, run: OpenRun, *, clock: Callable[[], float]) -> None:
         """Start from the run's ledger; `clock` is monotonic, in seconds."""
-        tallies = run.store.tallies()
         self._run = run
         self._clock = clock
         self._fail_on = frozenset(run.job.limits.fail_on)
         self._began = clock()
-        self._by_status: Counter[str] = Counter(tallies.by_status)
-        self._unpriced = tallies.unpriced
-        self._totals = run.store.totals()
+        self.begin_from(run.store)
         self._paces: deque[tuple[float, int]] = deque(maxlen=PACE_TICKS)
         self._first_tokens_ms: deque[float] = deque(maxlen=FIRST_TOKENS)
         self._waited_s: dict[Bound, float] = {}
         self._ticks = 0
         self._used: dict[Bound, float] = {}
         self._sealed = run.parts - len(run.open_parts)
+
+    def begin_from(self, store: Store) -> None:
+        """Count anew from what the ledger holds."""
+        tallies = store.tallies()
+        self._by_status: Counter[str] = Counter(tallies.by_status)
+        self._unpriced = tallies.unpriced
+        self._totals = store.totals()
+        self._elsewhere: Sequence[Counted] = ()
+
+    def add_elsewhere(self, counted: Sequence[Counted]) -> None:
+        """Add what is durable in other ledgers now, in the place of what was added so before."""
+        for sign, some in ((-1, self._elsewhere), (1, counted)):
+            for one in some:
+                for status, count in one.by_status.items():
+                    self._by_status[status] += sign * count
+                self._unpriced += sign * one.unpriced
+        self._elsewhere = counted
+
+    def add_first_tokens(self, first_tokens_ms: Iterable[float]) -> None:
+        """Count streamed replies of other processes."""
+        self._first_tokens_ms.extend(first_tokens_ms)
+
+    def take_first_tokens(self) -> list[float]:
+        """Return the times to the first text since this was asked last, of the last replies; they count no more."""
+        taken = list(self._first_tokens_ms)
+        self._first_tokens_ms.clear()
+        return taken
+
+    def counted(self) -> Counted:
+        """Return what is counted here."""
+        return Counted(by_status=dict(self._by_status), unpriced=self._unpriced, totals=self._totals)
+
+    def _all_totals(self) -> Totals:
+        totals = self._totals
+        for one in self._elsewhere:
+            totals = totals.plus(one.totals)
+        return totals
 
     def part_sealed(self) -> None:
         """Count one part more."""
@@ -101,7 +146,7 @@ class Pulse:
     ) -> Progress:
         """Return the run as it stands; pace and forecast are those of the last half minute."""
         self._add_used(lane.used)
-        now, totals = self._clock(), self._totals
+        now, totals = self._clock(), self._all_totals()
         settled = self.settled
         self._paces.append((now, settled))
         since, before = self._paces[0]

@@ -67,7 +67,9 @@ async def base_urls(job: Job) -> AsyncGenerator[tuple[str, ...], None]:
 
 
 @contextlib.asynccontextmanager
-async def open_lanes(run: OpenRun, around: Around, urls: Sequence[str]) -> AsyncGenerator[Lanes, None]:
+async def open_lanes(
+    run: OpenRun, around: Around, urls: Sequence[str], *, asks_providers: bool = True
+) -> AsyncGenerator[Lanes, None]:
     """Yield the lanes to send by, each with its own session and limits, at these base URLs."""
     job = run.job
     keys = tuple(one.key for one in around.access if one.key is not None)
@@ -88,6 +90,7 @@ async def open_lanes(run: OpenRun, around: Around, urls: Sequence[str]) -> Async
                 number=number,
                 keys=keys,
                 keep_raw=run.layout.keep_raw,
+                asks_provider=asks_providers,
             )
             lanes.append(await stack.enter_async_context(opening))
         yield Lanes(lanes, strategy=job.limits.strategy, watcher=around.watcher)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
@@ -17,7 +17,8 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
     the old output stays whole until the new one is complete. `retry_failed` sends again exactly the rows whose status
     is in `fail_on`. `grace_s` is how long a stopped run waits for what is in flight. `signals` makes the run drain on
     SIGINT, SIGTERM and SIGHUP, which only the main thread can ask for. `earlier_output` is where the run of the day
-    before would have written: when that is unfinished, a new day's run is refused.
+    before would have written: when that is unfinished, a new day's run is refused. `processes` is how many worker
+    processes work the parts; 1 stands for this process alone, `auto` for as many of its cores as the row rate deserves.
     """
 
     limit: Annotated[int, Meta(ge=0)] | None = None
@@ -26,3 +27,4 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
     grace_s: float = 30.0
     signals: bool = False
     earlier_output: OutputSettings | None = None
+    processes: Annotated[int, Meta(ge=1)] | Literal["auto"] = 1

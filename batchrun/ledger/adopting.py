@@ -15,6 +15,7 @@ import msgspec
 
 from batchrun.errors import OutputError
 from batchrun.ledger.opening import open_store, reading, writing
+from batchrun.ledger.records import SpentMinute
 from batchrun.ledger.store import SENDING, Store
 
 LEDGER_ID = "ledger_id"
@@ -24,9 +25,13 @@ _LENT = ("outcome", "tries", "reopened")
 
 
 class Adopted(msgspec.Struct, frozen=True, kw_only=True):
-    """What an adopted ledger brought: the attempts that its process may have had in flight when it was killed."""
+    """What an adopted ledger brought.
+
+    `lost` attempts may have been in flight when its process was killed; `spent` is what its attempts used.
+    """
 
     lost: int = 0
+    spent: tuple[SpentMinute, ...] = ()
 
 
 def make_worker_store(path: Path, *, run_id: str, rows_per_part: int) -> Store:
@@ -67,7 +72,7 @@ def adopt(store: Store, path: Path) -> Adopted:
         if identity is not None and theirs.noted("run_id") != run_id:
             raise OutputError(f"{path}: it is the ledger of another run; move it away if its rows are not wanted")
         if identity is not None and store.noted(_adopted(identity)) is None:
-            adopted = Adopted(lost=int(theirs.noted(SENDING) or 0))
+            adopted = Adopted(lost=int(theirs.noted(SENDING) or 0), spent=tuple(theirs.spent(0)))
             with store.changing():
                 _merge(store, theirs)
                 store.note(**{_adopted(identity): "yes"})

@@ -211,6 +211,7 @@ WISHES = Wishes(
     limit=None,
     retry_failed=False,
     fresh=False,
+    processes=1,
     grace_s=30.0,
     progress="plain",
     quiet=False,

@@ -1,0 +1,66 @@
+"""A worker process as the one that holds the output knows it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from batchrun.engine.channel import Channel
+from batchrun.engine.forking import Seat
+from batchrun.engine.messages import Ended, Report, Word
+from batchrun.engine.shares import Share
+from batchrun.execution.parts import OpenPart
+
+BUSY_SHARE = 0.85
+"""A process that computes for more of the time than this is bound by its core."""
+BUSY_TICKS = 3
+
+
+class Member:
+    """One worker process: its channel, what it is given, what it last told.
+
+    `share` is what it may use; `narrowing`, where it is not None, what it was told to keep to and does not yet;
+    `target` what it is to have. `assigned` are the parts in its hands.
+    """
+
+    def __init__(self, seat: Seat, heard: Callable[[Member, Word | None], None]) -> None:
+        """Have what it says handed to `heard`, None once it is gone."""
+        self.seat = seat
+        self.channel = Channel(msgspec.msgpack.Decoder(Word), lambda word: heard(self, word), lambda: heard(self, None))
+        self.has_begun = self.is_gone = self.is_waiting = False
+        self.share: Share = {}
+        self.narrowing: Share | None = None
+        self.target: Share | None = None
+        self.assigned: dict[int, OpenPart] = {}
+        self.report: Report | None = None
+        self.ended: Ended | None = None
+        self._cpu_s = 0.0
+        self._busy_ticks = 0
+
+    @property
+    def number(self) -> int:
+        """Its number, which its ledger has too."""
+        return self.seat.number
+
+    @property
+    def is_working(self) -> bool:
+        """Whether it works parts now."""
+        return self.has_begun and self.ended is None and not self.is_gone
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it waits to be told to begin."""
+        return not self.has_begun and not self.is_gone and self.ended is None
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether its core has been what bounds it for a while."""
+        return self._busy_ticks >= BUSY_TICKS
+
+    def take_report(self, report: Report, elapsed_s: float) -> None:
+        """Take note of a report that comes `elapsed_s` seconds after the one before."""
+        busy = elapsed_s > 0 and (report.cpu_s - self._cpu_s) / elapsed_s > BUSY_SHARE
+        self._busy_ticks = self._busy_ticks + 1 if busy else 0
+        self._cpu_s = report.cpu_s
+        self.report = report
