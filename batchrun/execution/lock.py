@@ -13,6 +13,8 @@ from pathlib import Path
 from batchrun.errors import JobError, OutputError, OutputHeldError
 
 _REMOTE_KINDS = ("nfs", "cifs", "smb", "fuse", "9p")
+_NAMED = re.compile(r"process (\d+) on (.*)")
+"""How a lock file names its holder."""
 _ESCAPED = re.compile(r"\\([0-7]{3})")
 """How the kernel writes blanks and backslashes in a mount's place."""
 
@@ -32,6 +34,11 @@ def held(path: Path) -> Generator[None, None, None]:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = os.pread(descriptor, 200, 0).decode("utf-8", "replace").strip()
+            if _is_dead(holder):
+                raise OutputHeldError(
+                    f"worker processes of a run that was killed ({holder}) still finish what they have in flight, and "
+                    "hold this output until then: for no longer than the grace time of that run"
+                ) from None
             raise OutputHeldError(f"another run holds this output: {holder or 'it has just begun'}") from None
         except OSError as error:
             raise OutputError(f"{path}: can't be locked: {error.strerror}") from None
@@ -41,6 +48,20 @@ def held(path: Path) -> Generator[None, None, None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def _is_dead(holder: str) -> bool:
+    """Say whether the process that a lock file names is gone, as far as this machine can tell."""
+    named = _NAMED.fullmatch(holder)
+    if named is None or named[2] != socket.gethostname():
+        return False
+    try:
+        os.kill(int(named[1]), 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 @contextlib.contextmanager

@@ -230,3 +230,23 @@ def test_what_a_run_used_in_its_last_minute_counts_for_the_next_at_once() -> Non
         quotas = before.quotas(LimitSettings(requests_per_day=1000), clock=lambda at=moment: 10_000.0 + at)
         assert quotas.requests is not None
         assert quotas.requests.wait_s(1.0, 10_000.0 + moment) > 0
+
+
+@pytest.mark.parametrize("kept", [1, 40, 99])
+def test_a_limit_that_is_cut_in_two_with_its_past_lets_in_what_the_whole_would(kept: int) -> None:
+    """The part that is given up takes its share of the window along, so both together are the window they were."""
+    whole, one = Window(limit=100, window_s=60.0), Window(limit=100, window_s=60.0)
+    for second in range(50):
+        for window in (whole, one):
+            window.add(2.0, float(second))
+    given = one.resize(kept, 50.0)
+    other = Window(limit=100 - kept, window_s=60.0)
+    other.take_on(given)
+    assert [one.used(50.0), other.used(50.0)] == [pytest.approx(1.0)] * 2
+    for now in (60.2, 75.4, 109.9):
+        held = one.used(now) * kept + other.used(now) * (100 - kept)
+        assert held == pytest.approx(whole.used(now) * 100)
+    one.resize(100, 75.4)
+    one.take_on(other.past())
+    assert one.used(75.4) == pytest.approx(whole.used(75.4))
+    assert one.wait_s(50.0, 75.4) == pytest.approx(whole.wait_s(50.0, 75.4), abs=0.06)

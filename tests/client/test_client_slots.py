@@ -205,3 +205,16 @@ def test_slots_that_an_outage_keeps_empty_do_not_grow() -> None:
         assert gate.learned_slots == 32
 
     run_virtually(main())
+
+
+def test_slots_that_are_shared_out_and_come_back_keep_what_was_learned() -> None:
+    slots = Slots(most=100, adaptive=True, learned=40, clock=lambda: 0.0)
+    slots.resize(50)
+    assert slots.now == 20
+    slots.resize(3)
+    assert slots.now == 1
+    slots.resize(100)
+    assert 1 <= slots.now <= 100
+    fixed = Slots(most=100, adaptive=False, learned=None, clock=lambda: 0.0)
+    fixed.resize(50)
+    assert fixed.now == 50

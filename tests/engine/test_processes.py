@@ -173,6 +173,16 @@ def test_one_process_is_enough_for_few_parts_and_errors_name_the_option(tmp_path
         assert "--processes" in refused.stderr
 
 
+def test_auto_takes_no_second_process_that_has_nothing_to_do(tmp_path: Path) -> None:
+    """One process is far from bound by its core here; the one that stood by ends with it."""
+    write_rows(tmp_path, prompts(60))
+    job = job_file(tmp_path, simulator={"latency_ms": 10}, output={"rows_per_part": 10})
+    ended = batchrun("run", job, "--processes", "auto")
+    assert ended.returncode == 0, ended.stderr
+    assert "share the work" not in ended.stderr
+    assert summary_of(tmp_path / "out")["by_status"] == {"ok": 60}
+
+
 def test_a_later_run_may_have_another_number_of_processes(tmp_path: Path) -> None:
     write_rows(tmp_path, prompts(300))
     with endpoint("latency_ms=5") as served:
