@@ -26,6 +26,7 @@ class BarTeller:
             TextColumn("{task.fields[told]}"),
             console=Console(stderr=True),
             transient=True,
+            auto_refresh=False,  # progress comes each second, and a thread would keep the process from being forked
         )
         self._row = self._bar.add_task("starting", total=None, told="")
 
@@ -34,7 +35,12 @@ class BarTeller:
         told = progress_text(progress).partition(" rows, ")[2]
         with contextlib.suppress(OSError):  # the terminal is gone; the run goes on
             self._bar.update(
-                self._row, description=progress.job, total=progress.rows, completed=progress.settled, told=told
+                self._row,
+                description=progress.job,
+                total=progress.rows,
+                completed=progress.settled,
+                told=told,
+                refresh=True,
             )
 
     def noted(self, event: str, **facts: str | float | None) -> None:
