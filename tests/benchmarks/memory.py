@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 
 from endpoint import Endpoint, serving
 from rows import HANG, Rows
+from timed import environment
 
 MOST_MB = 500
 MOST_GROWTH = 1.1
@@ -103,7 +104,8 @@ def settled_in(output: Path) -> int:
 def watch(job: Path, output: Path) -> tuple[int, list[Sample], float, float]:
     """Run the job to its end; return exit status, samples, and seconds by the clock and of CPU."""
     began = time.monotonic()
-    run = subprocess.Popen([sys.executable, "-m", "batchrun", "run", str(job), "--quiet", "--progress", "none"])
+    words = [sys.executable, "-m", "batchrun", "run", str(job), "--quiet", "--progress", "none"]
+    run = subprocess.Popen(words, env=environment())
     samples: list[Sample] = []
     try:
         ended, status, used = os.wait4(run.pid, os.WNOHANG)
