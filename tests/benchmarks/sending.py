@@ -22,7 +22,9 @@ from rows import Rows
 from timed import cores, timed
 
 LATENCY = ("--latency-ms", "1000", "--latency-sigma", "0.5")
-FAULTS = ("--faults", "0.05", "--fault-kinds", "500,cut,503,cut,500,cut,500,cut,500,429", "--retry-after-s", "1")
+KINDS = ",".join(["500", "cut", "503", "cut"] * 10 + ["429"])
+"""One hint in 41 faults: each pauses the lane, and the slots are filled slowly after it."""
+FAULTS = ("--faults", "0.05", "--fault-kinds", KINDS, "--retry-after-s", "1")
 REPEATS = 200
 TEMPLATE = "{% for n in range(" + str(REPEATS) + ") %}{{ n }}. {{ prompt | upper }}\n{% endfor %}"
 HEADS = ("who", "CPU s for 10,000", "ratio", "requests/s", "ratio", "wall s", "peak MB", "sum MB", "slots used",
@@ -84,7 +86,7 @@ SCENARIOS = {
     "zero-64": Scenario("No latency, 64 slots", 20_000, 64, all_ways),
     "zero-256": Scenario("No latency, 256 slots", 20_000, 256, all_ways),
     "latency": Scenario("1 s lognormal latency, 1,000 slots", 20_000, 1000, both, server=LATENCY),
-    "faults": Scenario("5 % faults: 500, cut connections, 429 with Retry-After", 5_000, 64, both, server=FAULTS),
+    "faults": Scenario("5 % faults: 500, cut connections, 429 with Retry-After", 10_000, 64, both, server=FAULTS),
     "template": Scenario("Prompts of 20 kB made by a template", 10_000, 64, one_and_two, chars=90, template=TEMPLATE),
 }
 
