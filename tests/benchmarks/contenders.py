@@ -24,7 +24,10 @@ QUICK_S = 60
 
 
 class Case(NamedTuple):
-    """One sending of some rows to a running server; `template` is the job's prompt, None to send the column."""
+    """One sending of some rows to a running server.
+
+    `template` is the job's prompt, None to send the column; `rows_per_part` is batchrun's own where it is None.
+    """
 
     folder: Path
     source: Path
@@ -32,6 +35,7 @@ class Case(NamedTuple):
     base_url: str
     concurrency: int
     template: str | None
+    rows_per_part: int | None = None
 
 
 class Contender(NamedTuple):
@@ -79,6 +83,8 @@ def write_job(case: Case, *, all_on: bool, transport: str | None) -> Path:
         limits |= {"requests_per_minute": 10**8, "tokens_per_minute": 10**11, "max_cost_usd": 10**6}
     if all_on or case.template:
         tables["prompt"] = {"user": case.template or "{{ prompt }}"}
+    if case.rows_per_part is not None:
+        tables["output"]["rows_per_part"] = case.rows_per_part
     if transport is not None:
         tables["endpoint"]["transport"] = transport
     lines = ['name = "speed"']

@@ -26,13 +26,17 @@ KINDS = ",".join(["500", "cut", "503", "cut"] * 10 + ["429"])
 """One hint in 41 faults: each pauses the lane, and the slots are filled slowly after it."""
 FAULTS = ("--faults", "0.05", "--fault-kinds", KINDS, "--retry-after-s", "1")
 REPEATS = 200
+PARTS = 16
 TEMPLATE = "{% for n in range(" + str(REPEATS) + ") %}{{ n }}. {{ prompt | upper }}\n{% endfor %}"
 HEADS = ("who", "CPU s for 10,000", "ratio", "requests/s", "ratio", "wall s", "peak MB", "sum MB", "slots used",
          "ratio", "server's CPU s for 10,000", "rows right")  # fmt: skip
 
 
 class Scenario(NamedTuple):
-    """Some rows, a server, and who sends them; ratios are to the first."""
+    """Some rows, a server, and who sends them; ratios are to the first.
+
+    Where several processes are compared with one, the rows are `PARTS` parts, so that there is enough to hand out.
+    """
 
     title: str
     rows: int
@@ -41,7 +45,7 @@ class Scenario(NamedTuple):
     chars: int = 200
     server: Sequence[str] = ()
     template: str | None = None
-    is_rate: bool = True
+    in_parts: bool = False
 
 
 class Figures(NamedTuple):
@@ -69,7 +73,6 @@ def all_ways() -> list[Contender]:
         contenders.run("batchrun, all on, lean", transport="lean"),
         contenders.run("batchrun, all on, session", transport="session"),
         contenders.run("batchrun, plain job", all_on=False),
-        contenders.run("batchrun, all on, 2 processes", processes=2),
         contenders.wrk(),
     ]
 
@@ -87,7 +90,10 @@ SCENARIOS = {
     "zero-256": Scenario("No latency, 256 slots", 20_000, 256, all_ways),
     "latency": Scenario("1 s lognormal latency, 1,000 slots", 20_000, 1000, both, server=LATENCY),
     "faults": Scenario("5 % faults: 500, cut connections, 429 with Retry-After", 10_000, 64, both, server=FAULTS),
-    "template": Scenario("Prompts of 20 kB made by a template", 10_000, 64, one_and_two, chars=90, template=TEMPLATE),
+    "processes": Scenario("Short rows, one process and two", 40_000, 64, one_and_two, in_parts=True),
+    "template": Scenario(
+        "Prompts of 20 kB made by a template", 10_000, 64, one_and_two, chars=90, template=TEMPLATE, in_parts=True
+    ),
 }
 
 
@@ -96,7 +102,8 @@ def send(scenario: Scenario, who: Contender, folder: Path, source: Path, rows: R
     client, server = cores()
     on = client if who.processes == 1 else frozenset(os.sched_getaffinity(0))
     with serving(*scenario.server, core=min(server)) as served:
-        case = Case(folder, source, rows, served.base_url, scenario.concurrency, scenario.template)
+        part = -(-rows.count // PARTS) if scenario.in_parts else None
+        case = Case(folder, source, rows, served.base_url, scenario.concurrency, scenario.template, part)
         before = served.stats()
         used = timed(who.words(case), on=on, folder=folder, whole=who.processes > 1)
         stats = served.stats()
