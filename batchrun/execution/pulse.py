@@ -79,10 +79,7 @@ class Pulse:
         return Counted(by_status=dict(self._by_status), unpriced=self._unpriced, totals=self._totals)
 
     def _all_totals(self) -> Totals:
-        totals = self._totals
-        for one in self._elsewhere:
-            totals = totals.plus(one.totals)
-        return totals
+        return Totals.sum_of([self._totals, *(one.totals for one in self._elsewhere)])
 
     def part_sealed(self) -> None:
         """Count one part more."""
