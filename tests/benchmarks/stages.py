@@ -29,7 +29,7 @@ SAMPLED = Path(__file__).with_name("sampled.py")
 CHARS = 200
 OTHER = "decide"
 STAGES: dict[str, tuple[str, ...]] = {
-    "start": ("start", "import", "cli", "job", "engine.access", "execution.opening", "execution.examine"),
+    "start": ("start", "startup", "import", "cli", "job", "engine.access", "execution.opening", "execution.examine"),
     "read": ("reader", "execution.chunks", "execution.backlog", "model.record", "writer.spool"),
     "render": ("prompt", "client.given"),
     "encode": ("model.request",),
@@ -37,7 +37,10 @@ STAGES: dict[str, tuple[str, ...]] = {
         "client.lanes", "client.limiter", "client.limits", "client.rate", "client.slots", "client.pacing",
         "client.pace", "client.estimate", "budget", "spending", "pricing",
     ),
-    "send": ("client.transport", "client.lean", "client.receiving", "client.arriving", "client.proxy"),
+    "send": (
+        "client.transport", "client.lean", "client.session", "client.connecting", "client.rehearsal",
+        "client.flights", "client.receiving", "client.arriving", "client.proxy",
+    ),
     "decode": (
         "client.interpret", "client.reply", "client.body", "client.usage", "client.verdict", "client.hints",
         "client.sse", "client.folding", "client.choice", "client.chunk", "client.error_body", "client.masking",
