@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from batchrun.client.lane import Attempt
 from batchrun.events import Totals
 from batchrun.model.attempt import Cost, Reply, Spends, Tries, Trouble, Usage
@@ -15,20 +17,30 @@ def counted(tries: Tries, attempt: Attempt, began_us: int) -> Tries:
     spent, source = tries.cost_nanousd, tries.cost_source
     if cost is not None:
         spent = (spent or 0) + cost.nanousd
-        source = "server" if "server" in {source, cost.source} else "price"
-    trouble = came_to if isinstance(came_to, Trouble) else None
-    throttled = trouble is not None and trouble.spends is Spends.THROTTLE
-    spends = trouble is not None and not throttled and not attempt.excused
+        source = "server" if source == "server" else cost.source
+    first_sent_us = began_us if tries.first_sent_us is None else tries.first_sent_us
+    if isinstance(came_to, Reply):
+        if tries.attempts == 0:
+            return Tries(attempts=1, cost_nanousd=spent, cost_source=source, first_sent_us=first_sent_us)
+        return msgspec.structs.replace(
+            tries,
+            attempts=tries.attempts + 1,
+            cost_nanousd=spent,
+            cost_source=source,
+            first_sent_us=first_sent_us,
+        )
+    throttled = came_to.spends is Spends.THROTTLE
+    spends = not throttled and not attempt.excused
     return Tries(
         attempts=tries.attempts + 1,
         errors=tries.errors + spends,
-        ambiguous=tries.ambiguous + (spends and trouble is not None and trouble.spends is Spends.AMBIGUOUS),
-        lines=(*tries.lines, trouble.line) if spends and trouble is not None else tries.lines,
+        ambiguous=tries.ambiguous + (spends and came_to.spends is Spends.AMBIGUOUS),
+        lines=(*tries.lines, came_to.line) if spends else tries.lines,
         throttled=tries.throttled + throttled,
-        maybe_billed=tries.maybe_billed or (trouble is not None and trouble.maybe_billed),
+        maybe_billed=tries.maybe_billed or came_to.maybe_billed,
         cost_nanousd=spent,
         cost_source=source,
-        first_sent_us=began_us if tries.first_sent_us is None else tries.first_sent_us,
+        first_sent_us=first_sent_us,
     )
 
 
@@ -45,15 +57,20 @@ def is_owed(attempt: Attempt) -> bool:
 def totals_of(tries: Tries, came_to: Reply | Trouble, owed: Owed) -> Totals:
     """Return what one attempt adds to the run's totals."""
     usage: Usage = came_to.usage
-    trouble = came_to if isinstance(came_to, Trouble) else None
-    return Totals(
-        requests_sent=1 if trouble is None else int(trouble.sent),
+    totals = Totals(
+        requests_sent=1,
         retries=int(tries.attempts > 1),
-        throttled=int(trouble is not None and trouble.error_class == "rate_limited"),
-        maybe_billed=int(trouble is not None and trouble.maybe_billed),
         prompt_tokens=usage.prompt_tokens or 0,
         completion_tokens=usage.completion_tokens or 0,
         cost_nanousd=came_to.cost.nanousd if came_to.cost else 0,
         held_nanousd=owed.held_nanousd,
         uncosted=owed.uncosted,
+    )
+    if isinstance(came_to, Reply):
+        return totals
+    return msgspec.structs.replace(
+        totals,
+        requests_sent=int(came_to.sent),
+        throttled=int(came_to.error_class == "rate_limited"),
+        maybe_billed=int(came_to.maybe_billed),
     )

@@ -138,24 +138,28 @@ def rate(usd_per_million: float) -> Rate:
 
 def nanousd_from_usd(value: object) -> int | None:
     """Return the cost that a server reports in USD, a number or numeric string ≥ 0; None for anything else."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str | Decimal):
-        return None
-    try:
-        usd = _decimal(value)
-    except InvalidOperation:
+    if isinstance(value, Decimal):
+        usd = value
+    elif not isinstance(value, bool) and isinstance(value, int | float | str):
+        try:
+            usd = _decimal(value)
+        except InvalidOperation:
+            return None
+    else:
         return None
     if not usd.is_finite() or usd < 0 or usd > _MOST_USD:
         return None
     return _whole(usd * _NANO)
 
 
-def _decimal(value: float | str | Decimal) -> Decimal:
+def _decimal(value: object) -> Decimal:
     """Return a number exactly, a double as it is written; raises InvalidOperation for text that is none."""
-    if isinstance(value, float):
-        return Decimal(str(value))
-    if isinstance(value, str) and not _NUMBER.fullmatch(value.strip()):
+    if isinstance(value, int):
+        return Decimal(value)
+    text = str(value)
+    if not _NUMBER.fullmatch(text.strip()):
         raise InvalidOperation
-    return Decimal(value)
+    return Decimal(text)
 
 
 def usd(nanousd: int) -> float:

@@ -63,7 +63,8 @@ class Interpreter:
         came_to = self._judged(self._without_secrets(exchange), ask)
         if isinstance(came_to, Reply):
             self.succeeded = True
-            self._note_odd(came_to, ask)
+            if came_to.flags:
+                self._note_odd(came_to, ask)
         return came_to
 
     def _without_secrets(self, exchange: Exchange) -> Exchange:

@@ -129,9 +129,11 @@ class Gate:
         """Wait for a turn, then take a slot and `tokens` of the minute; False when the gate was closed instead."""
         if self.enter_now(tokens):
             return True
+        is_first = not self._queue
         waiter = _Waiter(self._loop.create_future(), self._limits.needs(tokens))
         self._queue.append(waiter)
-        self._admit()
+        if is_first or self._closed:
+            self._admit()
         try:
             turn = await waiter.turn
         except asyncio.CancelledError:
@@ -240,7 +242,9 @@ class Gate:
 
     def _take(self) -> None:
         self._in_flight += 1
-        self._pacing.sent(self._loop.time(), self.slots)
+        now = self._loop.time()
+        if self._pacing.is_slow(now):
+            self._pacing.sent(now, self.slots)
         if self._in_flight >= self._slots.now:
             self._slots.filled()
 
@@ -263,9 +267,9 @@ class Gate:
         """Take note that an attempt sent at `sent_at` used `tokens` more than it took, or less where negative."""
         self._limits.correct(tokens, sent_at)
 
-    def leave(self) -> None:
-        """Give a slot back."""
-        self._in_flight -= 1
+    def leave(self, slots: int = 1) -> None:
+        """Give slots back."""
+        self._in_flight -= slots
         self._admit()
 
     def succeeded(self) -> None:

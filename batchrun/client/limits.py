@@ -19,15 +19,8 @@ class Quotas(NamedTuple):
     tokens: Quota | None = None
 
 
-class Need(NamedTuple):
-    """An amount of one limit that an attempt takes."""
-
-    bound: Bound
-    limit: Limit
-    amount: float
-
-
-Needs = tuple[Need, ...]
+Needs = tuple[tuple[Bound, Limit, float], ...]
+"""The amount of each limit that an attempt takes."""
 
 
 class Limits:
@@ -43,36 +36,38 @@ class Limits:
             ("daily tokens", quotas.tokens if quotas else None),
             ("daily requests", quotas.requests if quotas else None),
         )
-        self._limits: list[tuple[Bound, Limit]] = [(bound, limit) for bound, limit in limits if limit is not None]
+        self._limits: list[tuple[Bound, Limit, bool]] = [
+            (bound, limit, bound in _TOKENS) for bound, limit in limits if limit is not None
+        ]
         self._acquiring: asyncio.Timeout | None = None
 
     def needs(self, tokens: float) -> Needs:
         """Return what an attempt of so many tokens takes, empty where nothing is limited."""
         if not self._limits:
             return ()
-        return tuple([Need(bound, limit, tokens if bound in _TOKENS else 1.0) for bound, limit in self._limits])
+        return tuple([(bound, limit, tokens if counts_tokens else 1.0) for bound, limit, counts_tokens in self._limits])
 
     def used(self, now: float) -> dict[Bound, float]:
         """Return the share of each limit that is used."""
-        return {bound: round(limit.used(now), 4) for bound, limit in self._limits}
+        return {bound: round(limit.used(now), 4) for bound, limit, _ in self._limits}
 
     def correct(self, tokens: float, sent_at: float) -> None:
         """Take note that an attempt sent at `sent_at` used `tokens` more than it took, or less where negative."""
-        for bound, limit in self._limits:
-            if bound in _TOKENS:
+        for _, limit, counts_tokens in self._limits:
+            if counts_tokens:
                 limit.correct(tokens, sent_at)
 
     def resize(self, limits: Mapping[Bound, float], now: float) -> dict[Bound, list[Sent]]:
         """Hold to these limits from now on; return the past that goes with what is given up of each."""
-        return {bound: limit.resize(limits[bound], now) for bound, limit in self._limits if bound in limits}
+        return {bound: limit.resize(limits[bound], now) for bound, limit, _ in self._limits if bound in limits}
 
     def past(self) -> dict[Bound, list[Sent]]:
         """Return what was let in of late under each limit."""
-        return {bound: limit.past() for bound, limit in self._limits}
+        return {bound: limit.past() for bound, limit, _ in self._limits}
 
     def take_on(self, sent: Mapping[Bound, Iterable[Sent]]) -> None:
         """Count what was let in elsewhere under these limits as if it had been here."""
-        for bound, limit in self._limits:
+        for bound, limit, _ in self._limits:
             limit.take_on(sent.get(bound, ()))
 
     async def pay(self, needs: Needs, waiting: Callable[[Bound], None]) -> bool:
@@ -80,13 +75,13 @@ class Limits:
 
         `waiting` is told what it waits for. Cancelled, or closed, nothing is paid.
         """
-        paid: list[Need] = []
+        paid: list[tuple[Bound, Limit, float]] = []
         try:
             async with asyncio.timeout(None) as self._acquiring:
-                for need in needs:
-                    waiting(need.bound)
-                    await need.limit.pay(need.amount)
-                    paid.append(need)
+                for bound, limit, amount in needs:
+                    waiting(bound)
+                    await limit.pay(amount)
+                    paid.append((bound, limit, amount))
         except BaseException as error:
             give_back(tuple(paid))
             if not isinstance(error, TimeoutError):

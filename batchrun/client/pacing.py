@@ -38,12 +38,16 @@ class Pacing:
 
     def wait_s(self, now: float) -> float:
         """Return the seconds until the next attempt may go, 0 when it may."""
+        if now >= self._slow_until:
+            return 0.0
         return max(0.0, min(self._next, self._slow_until) - now)
+
+    def is_slow(self, now: float) -> bool:
+        """Say whether attempts are to be told of by `sent`."""
+        return now < self._slow_until
 
     def sent(self, now: float, slots: int) -> None:
         """Take note that an attempt goes now, while there are so many slots."""
-        if now >= self._slow_until:
-            return
         gap_s = SETTLE_SHARE_S / slots if now < self._settling_until else 0.0
         if now < self._returning_until:
             gap_s = RETURN_S / slots

@@ -238,6 +238,8 @@ class Rate:
         """Say whether the bucket has room for all that `pay` would put in, and the last minute for `amount`."""
         if self._window.wait_s(amount, now):
             return False
+        if self._owed + amount <= 0:
+            return True
         owed, taken = self._owed, 0.0
         if owed > 0:
             taken = self._part(owed)

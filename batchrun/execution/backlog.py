@@ -58,19 +58,27 @@ class Backlog:
         self._all_read = True
         self._close_if_done()
 
+    def take_now(self) -> OpenRow | None:
+        """Return the next row, due ones before new ones; None where there is none now, or the backlog is closed."""
+        if self.closed:
+            return None
+        if self._waiting and self._waiting[0][0] <= self._loop.time():
+            row = heapq.heappop(self._waiting)[2]
+        elif self._new:
+            row = self._new.popleft()
+            self._stretches[0] -= 1
+            if not self._stretches[0]:
+                self._stretches.popleft()
+        else:
+            return None
+        if not self._room.is_set():
+            self._note_room()
+        return row
+
     async def take(self) -> OpenRow | None:
-        """Return the next row, due ones before new ones; None once the backlog is closed."""
+        """Wait for the next row; None once the backlog is closed."""
         while not self.closed:
-            if self._waiting and self._waiting[0][0] <= self._loop.time():
-                row = heapq.heappop(self._waiting)[2]
-                self._note_room()
-                return row
-            if self._new:
-                row = self._new.popleft()
-                self._stretches[0] -= 1
-                if not self._stretches[0]:
-                    self._stretches.popleft()
-                self._note_room()
+            if (row := self.take_now()) is not None:
                 return row
             taker: asyncio.Future[None] = self._loop.create_future()
             self._takers.append(taker)

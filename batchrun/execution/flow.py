@@ -37,7 +37,7 @@ from batchrun.job.lanes import lanes_of, most_in_flight
 from batchrun.ledger.group_commit import Ledger
 from batchrun.ledger.records import Entry
 from batchrun.ledger.store import Store
-from batchrun.worker import Worker
+from batchrun.worker import OpenRow, Worker
 from batchrun.writer.spool import Spool
 
 _Answer = TypeVar("_Answer")
@@ -139,30 +139,30 @@ class Flow:
         self._backlog.all_read()
 
     async def _work(self) -> None:
-        while (row := await self._backlog.take()) is not None:
+        while (row := self._backlog.take_now() or await self._backlog.take()) is not None:
             try:
                 step = await self._worker.advance(row)
             except asyncio.CancelledError:
                 if row.in_flight:
                     self._put(self._worker.cut_off(row))
                 raise
-            if step.entry is None:
-                if step.stop is not None:
-                    self.drain(Ending(status=step.status, reason=step.stop))
-                elif step.wait_s is not None:
-                    self._backlog.retry_in(row, step.wait_s)
-                continue
-            self._put(step.entry)
-            self._note_weather(step.weather, self._lanes[step.entry.lane])
-            self._suspects.hold(row, step.entry.outcome)
-            self._suspects.look_again()
-            self._backlog.reopened(len(step.entry.reverts))
+            if step.entry is not None:
+                self._record(row, step.entry, step.weather)
             if step.stop is not None:
                 self.drain(Ending(status=step.status, reason=step.stop))
             elif step.wait_s is not None:
                 self._backlog.retry_in(row, step.wait_s)
-            else:
+            elif step.entry is not None:
                 self._backlog.settled()
+
+    def _record(self, row: OpenRow, entry: Entry, weather: Weather) -> None:
+        """Have an attempt's entry committed, and tell whoever follows what becomes of rows."""
+        self._put(entry)
+        if weather is not Weather.FAIR:
+            self._note_weather(weather, self._lanes[entry.lane])
+        self._suspects.note(row, entry.outcome)
+        if entry.reverts:
+            self._backlog.reopened(len(entry.reverts))
 
     def _note_weather(self, weather: Weather, lane: Lane) -> None:
         if weather in {Weather.BEGINS, Weather.ENDS, Weather.CROWDED}:
@@ -176,15 +176,18 @@ class Flow:
 
     def _committed(self, entries: Sequence[Entry]) -> None:
         """Take note of what is durable: slots come back, rows are settled, parts get ready."""
+        slots: dict[int, int] = {}
         for entry in entries:
             if entry.holds_slot:
-                self._lanes[entry.lane].gate.leave()
+                slots[entry.lane] = slots.get(entry.lane, 0) + 1
             else:
                 self._backlog.committed_without_slot()
             if entry.outcome is not None:
                 self._suspects.ready(self._parts.settled(entry.row))
             if entry.reverts:
                 self._take_back(entry)
+        for lane, count in slots.items():
+            self._lanes[lane].gate.leave(count)
         self._pulse.add(entries)
         self._deadline.add(entries)
         self._company.committed(entries)

@@ -32,23 +32,25 @@ class Suspects:
         else:
             self._announce(part)
 
-    def look_again(self) -> None:
-        """Have the parts written that no breaker suspects any more."""
-        if self._parts:
-            waited, self._parts = self._parts, []
-            for part in waited:
-                self.ready(part)
-
     def clear_all(self) -> None:
         """Have all parts written: nothing is left that could trip a breaker."""
         waited, self._parts = self._parts, []
         for part in waited:
             self._announce(part)
 
-    def hold(self, row: OpenRow, outcome: Outcome | None) -> None:
-        """Keep a rejected row as long as it may have to go to another lane."""
-        if outcome is None or outcome.error_class != "rejected" or not self._lanes.are_several:
-            return
+    def note(self, row: OpenRow, outcome: Outcome | None) -> None:
+        """Take note of what became of a row: a rejected one is kept as long as it may have to go to another lane.
+
+        Parts that no breaker suspects any more are written.
+        """
+        if outcome is not None and outcome.error_class == "rejected" and self._lanes.are_several:
+            self._hold(row)
+        if self._parts:
+            waited, self._parts = self._parts, []
+            for part in waited:
+                self.ready(part)
+
+    def _hold(self, row: OpenRow) -> None:
         self._rows[row.row] = row
         if len(self._rows) > _MOST_ROWS:
             self._rows = {

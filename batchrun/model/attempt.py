@@ -28,7 +28,7 @@ PASSING_ERRORS: frozenset[str] = frozenset({"server", "connect", "timeout", "dis
 """Error classes that a later run of a partial output tries again (SPEC.md, section 4)."""
 
 
-class Usage(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+class Usage(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     """Token counts as the server reported them, None where it did not; `raw` is the JSON text as it came.
 
     `cached_tokens` were read from a cache and `cache_write_tokens` written to one; both are among the prompt tokens.
@@ -65,7 +65,7 @@ class Exchange(msgspec.Struct, frozen=True, kw_only=True):
     first_token_ms: float | None = None
 
 
-class Reply(msgspec.Struct, frozen=True, kw_only=True):
+class Reply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a successful attempt brought back; `text` and `finish_reason` are normalised (PROTOCOL.md 2.1)."""
 
     status: Literal["ok", "truncated", "refused", "empty"]
