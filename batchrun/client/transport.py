@@ -65,7 +65,8 @@ async def open_transport(  # noqa: PLR0913 - each is a fact of its own about the
     url = URL(base_url + "/chat/completions").update_query(dict(query))
     proxy = proxy_for(base_url, os.environ) if trust_env else None
     is_tls = base_url.startswith("https:")
-    connector = new_connector(concurrency=concurrency, is_tls=is_tls, keeps=is_tls or not stream)
+    reads_ca = is_tls or (proxy is not None and proxy.startswith("https:"))
+    connector = new_connector(concurrency=concurrency, is_tls=reads_ca, keeps=is_tls or not stream)
     async with aiohttp.ClientSession(
         connector=connector,
         cookie_jar=aiohttp.DummyCookieJar(),

@@ -113,3 +113,17 @@ def test_the_command_trusts_whom_a_request_trusts(
 
     with asyncio.Runner() as runner:
         runner.run(asyncio.wait_for(main(), 60))
+
+
+def test_a_proxy_behind_tls_is_trusted_by_the_same_ca(
+    certificate: Certificate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate.path))
+
+    async def main() -> None:
+        async with raw_server(answer(whole(GOOD)), tls=certificate.server_context()) as proxy:
+            monkeypatch.setenv("http_proxy", proxy.base_url.rpartition("/")[0])
+            async with opened("http://endpoint.invalid/v1", trust_env=True) as transport:
+                assert (await transport.exchange(b"{}")).body == GOOD
+
+    run(main(), None)
