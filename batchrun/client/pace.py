@@ -20,12 +20,16 @@ _COUNTED: tuple[tuple[str, str, float, bool], ...] = (
 """What is left, of what, in how many seconds, and whether tokens are counted (PROTOCOL.md 1C); Together counts by the
 second. Groq's requests are a day's, which this takes for a minute's: a gap too small to matter."""
 
+_TOLD = frozenset(["x-ratelimit-over-limit", *(left_name for left_name, *_ in _COUNTED)])
+
 
 def pace_gap_s(headers: Mapping[str, str], *, tokens: float) -> float:
     """Return the seconds to leave between attempts, 0 where there is room: the limit's own pace once < 5 % is left.
 
     `headers` have lower-case names; `tokens` is what an attempt uses.
     """
+    if not _TOLD.intersection(headers):
+        return 0.0
     gap_s = OVER_LIMIT_GAP_S if headers.get("x-ratelimit-over-limit", "").strip().lower() == "yes" else 0.0
     for left_name, limit_name, window_s, counts_tokens in _COUNTED:
         if left_name not in headers:

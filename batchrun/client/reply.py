@@ -8,7 +8,7 @@ from typing import Literal
 
 import msgspec
 
-from batchrun.client.body import Body, Choice, Message, UnusableReplyError, as_object, decode_body, json_text
+from batchrun.client.body import ABSENT, Body, Choice, Message, UnusableReplyError, as_object, decode_body, json_text
 from batchrun.client.usage import read_usage
 from batchrun.model.attempt import Cost, FinishReason, Reply, Usage
 from batchrun.pricing import Rates, Tariff
@@ -97,7 +97,7 @@ class ReplyReader:
             usage=usage,
             cost=cost,
             flags=tuple(flags),
-            raw=self.kept(body),
+            raw=self.kept(body) if self._keep_raw else None,
         )
         if status == "empty" and not reasoning and finish is None and not usage.completion_tokens:
             what = "the reply is empty: no text, no tokens, no finish_reason"
@@ -143,6 +143,8 @@ def error_fields(text: str) -> Mapping[str, object]:
 
 def _error_text(raw: msgspec.Raw) -> str | None:
     """Return an error's JSON text; an empty one is none, and a paid completion beside it is kept."""
+    if raw is ABSENT:
+        return None
     text = json_text(raw)
     return None if text in _NO_ERROR else text
 
@@ -169,6 +171,8 @@ def _finish_reason(given: str | None) -> FinishReason | None:
 
 def _tool_calls(message: Message) -> str | None:
     """Return the calls as a JSON array; the one call of the older form becomes an array of one."""
+    if message.tool_calls is ABSENT and message.function_call is ABSENT:
+        return None
     calls = json_text(message.tool_calls)
     if calls is not None and calls.strip("[] \t\r\n"):
         return calls

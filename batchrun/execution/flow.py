@@ -144,7 +144,7 @@ class Flow:
                 step = await self._worker.advance(row)
             except asyncio.CancelledError:
                 if row.in_flight:
-                    self._put(self._worker.cut_off(row))
+                    self._record(row, self._worker.cut_off(row), Weather.FAIR)
                 raise
             if step.entry is not None:
                 self._record(row, step.entry, step.weather)
@@ -157,7 +157,9 @@ class Flow:
 
     def _record(self, row: OpenRow, entry: Entry, weather: Weather) -> None:
         """Have an attempt's entry committed, and tell whoever follows what becomes of rows."""
-        self._put(entry)
+        if not entry.holds_slot:
+            self._backlog.put_without_slot()
+        self._ledger.put(entry)
         if weather is not Weather.FAIR:
             self._note_weather(weather, self._lanes[entry.lane])
         self._suspects.note(row, entry.outcome)
@@ -168,11 +170,6 @@ class Flow:
         if weather in {Weather.BEGINS, Weather.ENDS, Weather.CROWDED}:
             name = {"endpoint": lane.name} if self._lanes.are_several else {}
             self._watcher.noted(weather.value, **name, in_flight=lane.gate.in_flight)
-
-    def _put(self, entry: Entry) -> None:
-        if not entry.holds_slot:
-            self._backlog.put_without_slot()
-        self._ledger.put(entry)
 
     def _committed(self, entries: Sequence[Entry]) -> None:
         """Take note of what is durable: slots come back, rows are settled, parts get ready."""
