@@ -42,6 +42,17 @@ class Sent(NamedTuple):
     amount: float
 
 
+def cut(amounts: Iterable[float], part: float) -> list[float]:
+    """Return a part of each amount such that their sum is whole: of whole units nobody can use a fraction."""
+    taken: list[float] = []
+    due = given = 0.0
+    for amount in amounts:
+        due += amount * part
+        taken.append(math.floor(due + 1e-9) - given)
+        given += taken[-1]
+    return taken
+
+
 class Window:
     """What was let in during the last `window_s` seconds, in grains of a 1,200th of it, and the most that may be."""
 
@@ -94,10 +105,10 @@ class Window:
         self._forget(now)
         given: list[Sent] = []
         if limit < self._limit:
-            kept = limit / self._limit
-            given = [Sent(at, held * (1 - kept)) for at, held in self.past()]
-            self._grains = deque((grain, held * kept) for grain, held in self._grains)
-            self._sum *= kept
+            kept = cut([held for _, held in self._grains], limit / self._limit)
+            given = [Sent(at, held - mine) for (at, held), mine in zip(self.past(), kept, strict=True)]
+            self._grains = deque((grain, mine) for (grain, _), mine in zip(self._grains, kept, strict=True))
+            self._sum = sum(kept)
         self._limit = limit
         self._rounding = 1e-9 * limit
         return given

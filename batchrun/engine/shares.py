@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
 
+from batchrun.client.rate import cut
 from batchrun.events import Bound
 from batchrun.job.lanes import lanes_of
 from batchrun.job.settings import Job
@@ -91,8 +92,9 @@ class Pool:
             self._units[name] = there - units
             if sent := self._past.get(name):
                 part = units / there if there else 0.0
-                past[name] = [(at, amount * part) for at, amount in sent]
-                self._past[name] = [(at, amount * (1 - part)) for at, amount in sent] if units < there else []
+                taken = [amount for _, amount in sent] if units == there else cut([amount for _, amount in sent], part)
+                past[name] = [(at, amount) for (at, _), amount in zip(sent, taken, strict=True)]
+                self._past[name] = [(at, held - mine) for (at, held), mine in zip(sent, taken, strict=True)]
         return past
 
 

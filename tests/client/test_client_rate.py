@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from batchrun.client.estimate import Estimate
 from batchrun.client.limiter import Gate
 from batchrun.client.limits import Quotas
-from batchrun.client.rate import Quota, Window
+from batchrun.client.rate import Quota, Window, cut
 from batchrun.execution.before import Before
 from batchrun.job.settings import LimitSettings
 from batchrun.ledger.records import SpentMinute
@@ -250,3 +250,17 @@ def test_a_limit_that_is_cut_in_two_with_its_past_lets_in_what_the_whole_would(k
     one.take_on(other.past())
     assert one.used(75.4) == pytest.approx(whole.used(75.4))
     assert one.wait_s(50.0, 75.4) == pytest.approx(whole.wait_s(50.0, 75.4), abs=0.06)
+
+
+@given(
+    st.lists(st.integers(0, 9), max_size=40).flatmap(
+        lambda amounts: st.tuples(st.just(amounts), st.integers(max(1, sum(amounts)), 400), st.integers(1, 400))
+    )
+)
+def test_whole_units_are_cut_into_whole_units_that_fit_both_parts(case: tuple[list[int], int, int]) -> None:
+    amounts, limit, kept = case
+    kept = min(kept, limit)
+    taken = cut(amounts, kept / limit)
+    assert all(0 <= mine <= amount and mine == int(mine) for mine, amount in zip(taken, amounts, strict=True))
+    assert sum(taken) <= kept
+    assert sum(amounts) - sum(taken) <= limit - kept

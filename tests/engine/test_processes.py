@@ -19,6 +19,7 @@ from e2e_tools import (
     prompts,
     summary_of,
     table_of,
+    toml,
     write_rows,
 )
 
@@ -123,23 +124,45 @@ def test_a_bad_key_costs_what_it_costs_with_one_process(tmp_path: Path) -> None:
     assert batchrun("run", job, "--processes", "2", "--set", "limits.max_outage_s=0.5").returncode == 3
 
 
-def test_a_minute_lets_no_more_in_through_several_processes(tmp_path: Path) -> None:
-    """A share of a limit takes its past along: the first process has used some of the minute before others join."""
+@pytest.mark.parametrize("limit", ["requests_per_minute", "requests_per_day"])
+def test_a_limit_lets_no_more_in_through_several_processes(tmp_path: Path, limit: str) -> None:
+    """A share of a limit takes its past along: the first process has used some of it before others join."""
     write_rows(tmp_path, prompts(200))
     with endpoint("latency_ms=2", "requests_per_minute=60") as served:
         job = job_file(
             tmp_path,
             endpoint={"base_url": served.base_url},
-            limits={"concurrency": 8, "requests_per_minute": 60, "deadline": "6s"},
+            limits={"concurrency": 8, limit: 60, "deadline": "3s"},
             output={"rows_per_part": 5},
         )
         ended = batchrun("run", job, "--processes", "3", "--grace", "1")
         assert ended.returncode == 5, ended.stderr
         assert SHARED.format(3) in ended.stderr
-        stats = served.stats()
-        assert stats["by_status"].keys() == {"200"}
-        assert 3 <= stats["requests"] <= 60
+        first = served.stats()
+        assert first["by_status"].keys() == {"200"}
+        assert 2 <= first["requests"] <= 60
+        if limit == "requests_per_day":
+            assert first["requests"] == 60
+            assert batchrun("run", job, "--processes", "2", "--grace", "1").returncode == 5
+            assert served.stats()["requests"] == 60
     assert summary_of(tmp_path / "out")["throttled"] == 0
+
+
+def test_each_of_several_endpoints_is_shared(tmp_path: Path) -> None:
+    write_rows(tmp_path, prompts(300))
+    with endpoint("latency_ms=5") as one, endpoint("latency_ms=5") as other:
+        lanes = [{"base_url": one.base_url, "concurrency": 4}, {"base_url": other.base_url, "concurrency": 3}]
+        job = job_file(tmp_path, output={"rows_per_part": 10})
+        text = job.read_text().replace('[endpoint]\nbase_url = "simulator"\n', "")
+        job.write_text(text + "".join(f"[[endpoint]]\n{toml(lane)}" for lane in lanes))
+        ended = batchrun("run", job, "--processes", "3")
+        assert ended.returncode == 0, ended.stderr
+        assert SHARED.format(3) in ended.stderr
+        counts = [served.stats() for served in (one, other)]
+        assert sum(stats["requests"] for stats in counts) == 300
+        assert [stats["max_in_flight"] <= most for stats, most in zip(counts, (4, 3), strict=True)] == [True, True]
+        assert all(stats["requests"] for stats in counts)
+    assert table_of(tmp_path / "out").column("row").to_pylist() == list(range(300))
 
 
 def test_a_budget_is_kept_by_all_processes_together(tmp_path: Path) -> None:
