@@ -107,10 +107,10 @@ def is_free(lock: Path) -> bool:
     return True
 
 
-def finish(job: Path, *words: str) -> None:
+def finish(job: Path, *words: str, patience_s: float = PATIENCE_S) -> None:
     """Run a job to its end, once nobody holds its output any more."""
     deadline = time.monotonic() + PATIENCE_S
-    while (ended := batchrun("run", job, *words)).returncode == 6:
+    while (ended := batchrun("run", job, *words, patience_s=patience_s)).returncode == 6:
         assert time.monotonic() < deadline, ended.stderr
     assert ended.returncode == 0, ended.stderr
 
@@ -180,7 +180,7 @@ def drill(folder: Path, *, kills: int, rows: int, seed: int, longest_s: float) -
                 run.forked.kill()
                 kill(workers)
                 assert run.forked.wait() == -signal.SIGKILL, f"kill {number}: it ended first: {run.said()}"
-        finish(job, "--processes", "2")
+        finish(job, "--processes", "2", patience_s=600)
         stats = served.stats()
     check_end(folder / "out", rows)
     assert stats["prompts"] == rows
@@ -196,7 +196,7 @@ def test_all_killed_at_once_at_10_random_moments(tmp_path: Path) -> None:
 @pytest.mark.long
 @pytest.mark.timeout(1800)
 def test_all_killed_at_once_at_150_random_moments(tmp_path: Path) -> None:
-    drill(tmp_path, kills=150, rows=25_000, seed=150, longest_s=0.8)
+    drill(tmp_path, kills=150, rows=15_000, seed=150, longest_s=0.8)
 
 
 def test_a_signal_drains_all_and_costs_nothing(tmp_path: Path) -> None:
