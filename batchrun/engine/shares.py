@@ -22,6 +22,10 @@ Past = Mapping[str, Sequence[tuple[float, float]]]
 """Of each limit when what was let in, in seconds of the machine's monotonic clock, and how much."""
 
 
+LEAST_TOKENS = 100_000
+"""A share of a limit of tokens has so many: hardly a request is larger, and who has fewer is not bound by a core."""
+
+
 def name_of(lane: int, bound: Bound) -> str:
     """Return the name of a limit."""
     return f"{lane} {bound}"
@@ -41,8 +45,11 @@ def whole_share(job: Job) -> Share:
 
 
 def most_shares(share: Share) -> int:
-    """Return how many shares there may be with at least one unit of each limit in each."""
-    return min(share.values())
+    """Return how many shares there may be, at least 1, with a unit of each limit in each, of tokens with many.
+
+    A request that is larger than its share goes alone, but for what goes under the shares of others.
+    """
+    return max(1, min(units // (LEAST_TOKENS if name.endswith("tokens") else 1) for name, units in share.items()))
 
 
 def slots_in(share: Share) -> int:

@@ -50,6 +50,12 @@ def test_a_split_share_sums_to_itself_and_its_parts_differ_by_one(share: Share, 
         assert min(units) >= 1 or count > most_shares(share)
 
 
+def test_there_are_no_more_shares_than_units_and_none_of_tokens_is_smaller_than_a_request() -> None:
+    assert most_shares({"0 slots": 9, "0 requests": 4}) == 4
+    assert most_shares({"0 slots": 9, "0 tokens": 350_000}) == 3
+    assert most_shares({"0 slots": 9, "0 daily tokens": 40_000}) == 1
+
+
 @given(shares, shares)
 def test_least_and_minus_complete_each_other(one: Share, other: Share) -> None:
     assert plus([least(one, other), minus(one, other)]) == one

@@ -133,6 +133,20 @@ def test_a_killed_worker_process_loses_nothing_and_its_parts_are_taken_over(tmp_
     assert not list((tmp_path / "out" / "_batchrun").glob("*-*"))
 
 
+def test_what_a_killed_worker_process_had_in_flight_counts_against_the_budget(tmp_path: Path) -> None:
+    """Nobody told what it cost, so as much as the dearest: all that was billed stays within the budget."""
+    with endpoint("latency_ms=15", "output_usd_per_mtok=1000", "completion_tokens=8") as served:
+        job = drill_job(tmp_path, served, 1000, max_cost_usd=3.0)
+        priced = ("--set", "price.input=0.12", "--set", "price.output=1000", "--set", "request.max_tokens=20")
+        with running(job, "--processes", "2", *priced) as run:
+            wait_for(lambda: len(list((tmp_path / "out" / "_batchrun").glob("ledger-*.sqlite"))) == 2)
+            kill(run.workers()[:1])
+            assert run.forked.wait() == 4, run.said()
+            assert "a worker process died" in run.said()
+        assert 2.5 < served.stats()["cost_usd"] <= 3.0
+        assert summary_of(tmp_path / "out")["cost_usd"] <= served.stats()["cost_usd"]
+
+
 def test_when_all_worker_processes_die_the_run_goes_on_in_the_one_that_is_left(tmp_path: Path) -> None:
     with endpoint("latency_ms=10") as served:
         job = drill_job(tmp_path, served, 400)
