@@ -111,8 +111,9 @@ class Answered(_Message, frozen=True, kw_only=True):
 
 
 class Fitting(_Message, frozen=True, kw_only=True):
-    """What is in flight fits into the narrower share; this past goes with what was given up."""
+    """What is in flight fits into this share, on the way to the narrower one; this past goes with what was given up."""
 
+    share: Share
     past: Past = {}
 
 

@@ -43,11 +43,13 @@ class Sharing:
                 member.channel.send(Reshare(share=member.narrowing))
         self._hand_out()
 
-    def fits(self, member: Member, past: Past) -> None:
-        """Take note that a member keeps to what it was narrowed to."""
+    def fits(self, member: Member, share: Share, past: Past) -> None:
+        """Take note that a member keeps to this share now, on its way to what it was narrowed to."""
         if member.narrowing is not None:
-            self._pool.put(minus(member.share, member.narrowing), past)
-            member.share, member.narrowing = member.narrowing, None
+            self._pool.put(minus(member.share, share), past)
+            member.share = share
+            if share == member.narrowing:
+                member.narrowing = None
             self.reshare([one for one in self._members if not one.is_gone and one.ended is None])
 
     def ends(self, member: Member, past: Past) -> None:
@@ -65,7 +67,7 @@ class Sharing:
                 past = self._pool.take(there)
                 member.share = plus((member.share, there))
                 member.channel.send(Reshare(share=member.share, past=past))
-            elif there == wanted:
+            elif there.keys() == wanted.keys():  # of each limit something
                 past = self._pool.take(there)
                 member.share = there
                 self._begin(member, past)

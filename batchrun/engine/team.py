@@ -215,7 +215,7 @@ class Team:
 
     def _hear_of_share(self, member: Member, word: Answered | Fitting) -> None:
         if isinstance(word, Fitting):
-            self._sharing.fits(member, word.past)
+            self._sharing.fits(member, word.share, word.past)
         elif not self._has_answers:
             self._has_answers = True
             self._slots = word.slots

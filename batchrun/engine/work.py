@@ -58,6 +58,8 @@ from batchrun.model.outcome import Completion
 from batchrun.spending import Spending
 
 _ALONE = Ending(status=ExitStatus.SIGTERM, reason="the process that holds the output has ended")
+_PIECES = 8
+"""Slots that are given up go in about so many pieces, so that others need not wait for the last of them."""
 _RATES: tuple[Bound, ...] = ("requests", "tokens", "daily requests", "daily tokens")
 
 
@@ -142,7 +144,8 @@ class Employed:
         self._handed: queue.SimpleQueue[OpenPart | None] = queue.SimpleQueue()
         self._reshares: asyncio.Queue[Reshare | None] = asyncio.Queue()  # as many as the holder tells
         self._share: Share = {}
-        self._given_up: dict[str, list[tuple[float, float]]] | None = None
+        self._kept: Share | None = None
+        self._given_up: dict[str, list[tuple[float, float]]] = {}
         self._has_answered = False
         self._told: Drain | None = None
         self._hurried = self.is_over = False
@@ -216,13 +219,13 @@ class Employed:
                 self.take_share(order)
 
     def take_share(self, order: Begin | Reshare) -> None:
-        """Hold to a share from now on; of what is narrower the past is given up once all in flight fits in."""
-        narrower = any(units < self._share.get(name, 0) for name, units in order.share.items())
+        """Hold to a share from now on; what is narrower is given up with its past, slots as they come back."""
+        before, narrower = self._share, any(units < self._share.get(name, 0) for name, units in order.share.items())
         whole = isinstance(order, Begin) and order.is_first
         self._share = order.share
         given = {} if whole else self._resize(order.share)
         if narrower:
-            self._given_up = {**(self._given_up or {}), **given}
+            self._kept, self._given_up = before, given
         if self._lanes is not None:
             ago_s = self._loop.time() - time.monotonic()
             for lane in self._lanes:
@@ -257,11 +260,18 @@ class Employed:
                 past[name] = [(at + ahead_s, amount) for at, amount in some]
 
     def _tell_if_fitting(self) -> None:
-        if self._given_up is None or self._lanes is None:
+        """Tell what is kept on the way to a narrower share: at first, then by each eighth of the slots, and at last."""
+        if self._kept is None or self._lanes is None:
             return
-        if all(lane.gate.in_flight <= lane.gate.most_slots for lane in self._lanes):
-            self.channel.send(Fitting(past=self._given_up))
-            self._given_up = None
+        names = {name_of(lane.number, "slots"): lane.gate.in_flight for lane in self._lanes}
+        kept = {name: max(units, min(names.get(name, 0), self._kept[name])) for name, units in self._share.items()}
+        least = max(1, (slots_in(self._kept) - slots_in(self._share)) // _PIECES)
+        if kept != self._share and not self._given_up and slots_in(self._kept) - slots_in(kept) < least:
+            return
+        self.channel.send(Fitting(share=kept, past=self._given_up))
+        self._kept, self._given_up = kept, {}
+        if kept == self._share:
+            self._kept = None
             self._reshares.put_nowait(None)
 
     def whole_past(self) -> Past:

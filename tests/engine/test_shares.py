@@ -117,7 +117,7 @@ def test_nobody_gets_wider_before_another_is_narrower() -> None:
     assert one.channel.sent[-1] == Reshare(share={"0 slots": 4, "0 requests": 3})
     assert not two.channel.sent
     assert slots_in(plus([one.share, two.share, three.share])) == 10
-    sharing.fits(one, {"0 requests": [(5.0, 4.0)]})
+    sharing.fits(one, {"0 slots": 4, "0 requests": 3}, {"0 requests": [(5.0, 4.0)]})
     assert two.channel.sent == [
         Begin(urls=(), share={"0 slots": 3, "0 requests": 2}, past={"0 requests": [(5.0, 2.0)]}, is_first=False)
     ]
@@ -130,7 +130,7 @@ def test_what_one_had_that_has_ended_goes_to_the_others() -> None:
     one, two = members(2)
     sharing.begin_alone(one)
     sharing.reshare([one, two])
-    sharing.fits(one, {})
+    sharing.fits(one, one.narrowing or {}, {})
     one.is_gone = True
     sharing.ends(one, {})
     sharing.reshare([two])
@@ -145,7 +145,7 @@ def test_a_member_that_ends_before_it_fits_gives_back_all_it_had() -> None:
     sharing.reshare([one, two, three])
     one.is_gone = True
     sharing.ends(one, {})
-    sharing.fits(one, {})
+    sharing.fits(one, one.narrowing or {}, {})
     sharing.reshare([two, three])
     assert (two.share, three.share) == ({"0 slots": 5}, {"0 slots": 5})
 
@@ -156,5 +156,21 @@ def test_a_provider_that_lets_fewer_in_flight_is_obeyed_by_all_together() -> Non
     sharing.begin_alone(one)
     sharing.take_told(one, [30])
     sharing.reshare([one, two])
-    sharing.fits(one, {})
+    sharing.fits(one, one.narrowing or {}, {})
     assert (one.share, two.share) == ({"0 slots": 15}, {"0 slots": 15})
+
+
+def test_slots_go_over_as_they_come_back() -> None:
+    """With long replies others must not stand idle until the last slot that is too many is back."""
+    sharing = Sharing({"0 slots": 10, "0 requests": 8}, opening)
+    one, two = members(2)
+    sharing.begin_alone(one)
+    sharing.reshare([one, two])
+    sharing.fits(one, {"0 slots": 10, "0 requests": 4}, {})
+    assert not two.channel.sent  # it has no slot yet
+    sharing.fits(one, {"0 slots": 8, "0 requests": 4}, {})
+    assert two.share == {"0 slots": 2, "0 requests": 4}
+    sharing.fits(one, {"0 slots": 5, "0 requests": 4}, {})
+    assert two.share == {"0 slots": 5, "0 requests": 4}
+    assert plus([one.share, two.share]) == {"0 slots": 10, "0 requests": 8}
+    assert one.narrowing is None

@@ -272,7 +272,7 @@ def test_each_process_may_crash_at_each_step(tmp_path: Path, step: tuple[str, st
         crashed = batchrun("run", job, "--processes", "2", step=step)
         assert crashed.returncode in {0, CRASHED}, crashed.stderr
         finish(job, "--processes", "2")
-        assert served.stats()["paid_twice"] <= 2 * CONCURRENCY  # one after the other, or each with its half
+        assert served.stats()["paid_twice"] <= 3 * CONCURRENCY  # each of the three kills costs at most that
     check_end(tmp_path / "out", rows)
     assert summary_of(tmp_path / "out")["by_status"] == {"ok": rows}
     assert not list((tmp_path / "out").glob(".*"))
