@@ -20,6 +20,7 @@ _MOST_NANOUSD = 2**63 - 1
 _MOST_USD = _MOST_NANOUSD / _NANO
 _UNITS = 10**9
 """Of these is a nano-USD made where tokens are multiplied by prices, so prices are exact to 12 decimals."""
+_HALF = _UNITS // 2
 
 UsdPerMillion = Annotated[
     float,
@@ -54,23 +55,24 @@ class Rate(msgspec.Struct, frozen=True, gc=False):
     """USD for 1,000,000 tokens: `base`, or for a request of more than so many prompt tokens that tier's price.
 
     A tier holds for all tokens of the request, not only for those beyond its bound; tiers stand in rising order.
+    `units` is `base` as whole units for a token.
     """
 
     base: Decimal
     tiers: tuple[tuple[int, Decimal], ...] = ()
-    _base: int = 0
+    units: int = 0
     _tiers: tuple[tuple[int, int], ...] = ()
 
     def __post_init__(self) -> None:
         """Count the prices in whole units for a token, once."""
-        msgspec.structs.force_setattr(self, "_base", _units(self.base))
+        msgspec.structs.force_setattr(self, "units", _units(self.base))
         msgspec.structs.force_setattr(
             self, "_tiers", tuple((more_than, _units(price)) for more_than, price in self.tiers)
         )
 
     def of(self, prompt_tokens: int) -> int:
         """Return the units for a token that hold for a request of so many prompt tokens."""
-        units = self._base
+        units = self.units
         for more_than, dearer in self._tiers:
             if prompt_tokens > more_than:
                 units = dearer
@@ -78,7 +80,7 @@ class Rate(msgspec.Struct, frozen=True, gc=False):
 
     def dearest(self, most_prompt_tokens: int) -> int:
         """Return the most units for a token that may hold for a request of up to so many prompt tokens."""
-        units = self._base
+        units = self.units
         for more_than, price in self._tiers:
             if more_than < most_prompt_tokens and price > units:
                 units = price
@@ -102,22 +104,25 @@ class Rates(msgspec.Struct, frozen=True, kw_only=True):
         prompt, completion = usage.prompt_tokens, usage.completion_tokens
         if prompt is None or completion is None:
             return None
-        cached = min(usage.cached_tokens or 0, prompt)
-        written = min(usage.cache_write_tokens or 0, prompt - cached)
-        total = (prompt - cached - written) * self.input.of(prompt) + completion * self.output.of(prompt)
-        if cached:
-            total += cached * (self.cached_input or self.input).of(prompt)
-        if written:
-            total += written * (self.cache_write or self.input).of(prompt)
+        units = self.input.of(prompt) if self.input.tiers else self.input.units
+        total = prompt * units + completion * (self.output.of(prompt) if self.output.tiers else self.output.units)
+        if usage.cached_tokens or usage.cache_write_tokens:
+            cached = min(usage.cached_tokens or 0, prompt)
+            written = min(usage.cache_write_tokens or 0, prompt - cached)
+            total += cached * ((self.cached_input or self.input).of(prompt) - units)
+            total += written * ((self.cache_write or self.input).of(prompt) - units)
         nanousd, rest = divmod(total, _UNITS)
-        if 2 * rest > _UNITS or (2 * rest == _UNITS and nanousd % 2):  # half to even
+        if rest >= _HALF and (rest > _HALF or nanousd % 2):  # half to even
             nanousd += 1
         return nanousd if nanousd <= _MOST_NANOUSD else None
 
     def most_nanousd(self, prompt_tokens: int, completion_tokens: int) -> int:
         """Return what no request of up to so many tokens can cost more than, at the dearest tier within its reach."""
-        inputs = (self.input, self.cached_input, self.cache_write)
-        dearest = max([one.dearest(prompt_tokens) for one in inputs if one is not None])
+        dearest = self.input.dearest(prompt_tokens)
+        if self.cached_input is not None:
+            dearest = max(dearest, self.cached_input.dearest(prompt_tokens))
+        if self.cache_write is not None:
+            dearest = max(dearest, self.cache_write.dearest(prompt_tokens))
         total = prompt_tokens * dearest + completion_tokens * self.output.dearest(prompt_tokens)
         return -(-total // _UNITS)
 

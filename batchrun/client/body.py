@@ -101,8 +101,8 @@ def json_text(raw: msgspec.Raw) -> str | None:
     """Return raw JSON as text; None where the field is missing or null."""
     if raw is ABSENT:
         return None
-    text = bytes(raw)
-    return None if not text or text == b"null" else text.decode("utf-8", "replace")
+    text = str(raw, "utf-8", "replace")
+    return text if text and text != "null" else None
 
 
 def as_object(value: object) -> Mapping[str, object]:

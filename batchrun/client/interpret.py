@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import NamedTuple
 
 import msgspec
 
@@ -22,7 +21,7 @@ MOST_CODE_CHARS = 100
 _MOST_NOTES = 100
 
 
-class Ask(NamedTuple):
+class Ask(msgspec.Struct, frozen=True, gc=False):
     """A request as it was sent, and the model it asks for, None for the job's."""
 
     body: bytes
@@ -60,35 +59,34 @@ class Interpreter:
 
     def read(self, exchange: Exchange, ask: Ask) -> Reply | Trouble:
         """Judge a whole exchange; the key is masked where the server echoed it, before anything is read or kept."""
-        came_to = self._judged(self._without_secrets(exchange), ask)
+        body, status = self._masks.body(exchange.body), exchange.status
+        if body is not exchange.body or status >= 300:  # noqa: PLR2004 - nothing of a success's headers is shown
+            exchange = self._masked(exchange, body)
+        if not 200 <= status < 300:  # noqa: PLR2004 - a success can hold a completion, nothing else can
+            came_to = self._refused(exchange, ask, read_error(body))
+        elif exchange.problem is not None:
+            came_to = self._unusable(exchange, ask, UnusableReplyError(exchange.problem))
+        else:
+            try:
+                came_to = self._replies.read(
+                    body, exchange.headers, model=ask.model, ask=ask.body, noted=exchange.flags
+                )
+            except UnusableReplyError as error:
+                came_to = self._unusable(exchange, ask, error)
+            except Exception as error:  # noqa: BLE001 - a reply nobody foresaw fails its row, never the run
+                what = f"the reply can't be read: {type(error).__name__}"
+                came_to = self._unusable(exchange, ask, UnusableReplyError(what))
         if isinstance(came_to, Reply):
             self.succeeded = True
             if came_to.flags:
                 self._note_odd(came_to, ask)
         return came_to
 
-    def _without_secrets(self, exchange: Exchange) -> Exchange:
-        body, headers = self._masks.body(exchange.body), exchange.headers
+    def _masked(self, exchange: Exchange, body: bytes) -> Exchange:
+        headers = exchange.headers
         if exchange.status >= 300:  # noqa: PLR2004 - nothing of a success's headers is shown
             headers = {name: self._masks.text(value) for name, value in headers.items()}
-        elif body is exchange.body:
-            return exchange
         return msgspec.structs.replace(exchange, body=body, headers=headers)
-
-    def _judged(self, exchange: Exchange, ask: Ask) -> Reply | Trouble:
-        if not 200 <= exchange.status < 300:  # noqa: PLR2004 - a success can hold a completion, nothing else can
-            return self._refused(exchange, ask, read_error(exchange.body))
-        try:
-            if exchange.problem is not None:
-                return self._unusable(exchange, ask, UnusableReplyError(exchange.problem))
-            return self._replies.read(
-                exchange.body, exchange.headers, model=ask.model, ask=ask.body, noted=exchange.flags
-            )
-        except UnusableReplyError as error:
-            return self._unusable(exchange, ask, error)
-        except Exception as error:  # noqa: BLE001 - a reply nobody foresaw fails its row, never the run
-            what = f"the reply can't be read: {type(error).__name__}"
-            return self._unusable(exchange, ask, UnusableReplyError(what))
 
     def _refused(
         self, exchange: Exchange, ask: Ask, error: Mapping[str, object], *, inner: int | None = None

@@ -44,11 +44,20 @@ class Masks:
             for secret in secrets
             if len(secret) >= _SHORTEST_IN_BODIES
         ]
+        marks = [mark for _, escapes, _ in self._in_bodies for mark, _ in escapes]
+        self._needles = tuple(dict.fromkeys([*(plain for plain, _, _ in self._in_bodies), *marks]))
+        """One of these stands in every body that holds a secret."""
 
     def body(self, body: bytes) -> bytes:
         """Return a reply's body with every secret masked; the same object where there is none."""
+        for needle in self._needles:
+            if needle in body:
+                return self._looked_through(body)
+        return body
+
+    def _looked_through(self, body: bytes) -> bytes:
         for plain, escapes, pattern in self._in_bodies:
-            if plain in body or _has_any(body, escapes):
+            if plain in body or any(mark in body and escape.search(body) for mark, escape in escapes):
                 masked, count = pattern.subn(b"***", body)
                 body = masked if count else body
         return body
@@ -63,13 +72,6 @@ class Masks:
             looked_at = _LOOKED_AT_CHARS if len(ask) <= _LARGE_ASK_BYTES else _LOOKED_AT_IF_LARGE_CHARS
             text = without_echoes(_ENCODED.sub("[…]", text[:looked_at]), texts_of(ask))
         return "".join(char if char.isprintable() else " " for char in text[:MOST_MESSAGE_CHARS])
-
-
-def _has_any(body: bytes, escapes: Sequence[tuple[bytes, re.Pattern[bytes]]]) -> bool:
-    for mark, escape in escapes:  # noqa: SIM110 - each reply comes here
-        if mark in body and escape.search(body):
-            return True
-    return False
 
 
 def texts_of(ask: bytes) -> tuple[str, ...]:

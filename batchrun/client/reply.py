@@ -11,9 +11,10 @@ import msgspec
 from batchrun.client.body import ABSENT, Body, Choice, Message, UnusableReplyError, as_object, decode_body, json_text
 from batchrun.client.usage import read_usage
 from batchrun.model.attempt import Cost, FinishReason, Reply, Usage
-from batchrun.pricing import Rates, Tariff
+from batchrun.pricing import Tariff
 
-_REASONS: Mapping[str, FinishReason] = {
+_Status = Literal["ok", "truncated", "refused", "empty"]
+_REASONS: Mapping[str | None, FinishReason] = {
     "stop": "stop",
     "eos": "stop",
     "eos_token": "stop",
@@ -25,6 +26,7 @@ _REASONS: Mapping[str, FinishReason] = {
     "tool_calls": "tool_calls",
     "function_call": "tool_calls",
 }
+_ENDED: Mapping[FinishReason | None, _Status] = {"content_filter": "refused", "length": "truncated"}
 _STANDARD_TIERS: Mapping[str | None, str | None] = {"standard": "default", "on_demand": "default"}
 _NO_ERROR = frozenset(["{}", '""', "false"])
 _BROKEN_REASONS = frozenset(["error", "abort", "insufficient_system_resource"])
@@ -66,12 +68,16 @@ class ReplyReader:
         """
         flags = list(noted)
         decoded = decode_body(body, flags)
-        choice = _first_choice(decoded)
-        rates = self._rates(decoded.model, model)
+        choices = decoded.choices
+        if len(choices) == 1 and decoded.error is ABSENT and choices[0].error is ABSENT:
+            choice = choices[0]
+        else:
+            choice = _first_choice(decoded)
+        rates = None if self._tariff is None else self._tariff(decoded.model, model or self._model)
         usage, cost = read_usage(decoded.usage, headers, rates, flags, groq=decoded.x_groq, timings=decoded.timings)
         if decoded.model is not None and decoded.model != (model or self._model):
             flags.append("model_mismatch")
-        if len(decoded.choices) > 1 and not self._keep_raw:
+        if len(choices) > 1 and not self._keep_raw:
             flags.append("choices_dropped")
         if (
             decoded.service_tier is not None
@@ -79,16 +85,17 @@ class ReplyReader:
             and _is_another_tier(decoded.service_tier, asked_tier(ask))
         ):
             flags.append("tier_downgraded")
-        finish = _finish_reason(choice.finish_reason)
-        if finish == "other":
-            flags.append("unknown_finish_reason")
+        finish = _REASONS.get(choice.finish_reason) or _unusual_reason(choice.finish_reason, flags)
         message = choice.message
         reasoning = message.reasoning if message.reasoning_content is None else message.reasoning_content
-        tool_calls = _tool_calls(message)
-        status = _status(finish, message, has_tools=tool_calls is not None)
+        has_no_calls = message.tool_calls is ABSENT and message.function_call is ABSENT
+        tool_calls = None if has_no_calls else _tool_calls(message)
+        status: _Status = "ok" if message.content or tool_calls is not None else "empty"
+        if message.refusal or finish in _ENDED:  # seen before emptiness (PROTOCOL.md 2.2, #22b)
+            status = "refused" if message.refusal else _ENDED[finish]
         reply = Reply(
             status=status,
-            text=message.refusal if message.content is None and message.refusal else message.content,
+            text=(message.refusal or None) if message.content is None else message.content,
             reasoning=reasoning,
             tool_calls=tool_calls,
             finish_reason=finish,
@@ -121,11 +128,9 @@ class ReplyReader:
         except (ValueError, RecursionError):
             tree = as_object(None)
         answered = tree.get("model")
-        rates = self._rates(answered if isinstance(answered, str) else None, model)
+        answered = answered if isinstance(answered, str) else None
+        rates = None if self._tariff is None else self._tariff(answered, model or self._model)
         return read_usage(_raw_json(tree.get("usage")), headers, rates, [])
-
-    def _rates(self, answered: str | None, asked: str | None) -> Rates | None:
-        return None if self._tariff is None else self._tariff(answered, asked or self._model)
 
 
 def _raw_json(value: object) -> msgspec.Raw:
@@ -158,21 +163,24 @@ def _first_choice(decoded: Body) -> Choice:
     choice = choices[0] if len(choices) == 1 else min(choices, key=lambda choice: choice.index)
     if (error := _error_text(choice.error)) is not None:
         raise UnusableReplyError("the reply's choice holds an error", inner=error_fields(error))
-    if choice.finish_reason in _BROKEN_REASONS:
-        message = f"the reply ended with finish_reason {choice.finish_reason}"
-        raise UnusableReplyError(message, inner={"message": message})
     return choice
 
 
-def _finish_reason(given: str | None) -> FinishReason | None:
-    """Return the reason in OpenAI's words; an empty one is none, an unknown one is `other`."""
-    return (_REASONS.get(given) or _REASONS.get(given.lower(), "other")) if given else None
+def _unusual_reason(given: str | None, flags: list[str]) -> FinishReason | None:
+    """Return a reason that is not written in one of the usual ways; an empty one is none, an unknown one is `other`."""
+    if not given:
+        return None
+    if given in _BROKEN_REASONS:
+        message = f"the reply ended with finish_reason {given}"
+        raise UnusableReplyError(message, inner={"message": message})
+    reason = _REASONS.get(given.lower(), "other")
+    if reason == "other":
+        flags.append("unknown_finish_reason")
+    return reason
 
 
 def _tool_calls(message: Message) -> str | None:
     """Return the calls as a JSON array; the one call of the older form becomes an array of one."""
-    if message.tool_calls is ABSENT and message.function_call is ABSENT:
-        return None
     calls = json_text(message.tool_calls)
     if calls is not None and calls.strip("[] \t\r\n"):
         return calls
@@ -192,14 +200,3 @@ def _is_another_tier(used: str, asked: str | None) -> bool:
     """Say whether another tier was used than the one asked for; any will do where that is none but the standard one."""
     wanted = _STANDARD_TIERS.get(asked, asked)
     return wanted not in {None, "auto", "default", _STANDARD_TIERS.get(used, used)}
-
-
-def _status(
-    finish: FinishReason | None, message: Message, *, has_tools: bool
-) -> Literal["ok", "truncated", "refused", "empty"]:
-    """Return the row's status; refusal and truncation are seen before emptiness (PROTOCOL.md 2.2, #22b)."""
-    if finish == "content_filter" or message.refusal:
-        return "refused"
-    if finish == "length":
-        return "truncated"
-    return "ok" if message.content or has_tools else "empty"

@@ -16,6 +16,7 @@ from batchrun.pricing import Rates, nanousd_from_usd
 
 _MOST_TOKENS = 10**8
 _MOST_DIGITS = 13
+_COST_HEADER = "x-litellm-response-cost"
 
 
 _Count = Annotated[int, Meta(ge=0, le=_MOST_TOKENS)]
@@ -62,39 +63,41 @@ def read_usage(
     text = json_text(raw)
     if text is None:
         flags.append("usage_missing")
-        return Usage(), _header_cost(headers, flags)
-    usage, reported = _typed(raw, text) or _tolerant(text, flags)
-    if usage.cached_tokens is None and not (groq is ABSENT and timings is ABSENT):
-        cached = _count(flags, _cached_by_groq(groq, flags), _object(timings).get("cache_n"))
-        usage = msgspec.structs.replace(usage, cached_tokens=cached)
+        return Usage(), _reported(None, headers, flags)
+    given: Mapping[str, object] | None = None
+    try:
+        typed = _USAGE.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        usage, given = _tolerant(text, flags)
+    else:
+        cached, reasoned = typed.prompt_tokens_details, typed.completion_tokens_details
+        usage = Usage(
+            prompt_tokens=typed.prompt_tokens,
+            completion_tokens=typed.completion_tokens,
+            total_tokens=typed.total_tokens,
+            cached_tokens=cached.cached_tokens if cached else None,
+            cache_write_tokens=cached.cache_write_tokens if cached else None,
+            reasoning_tokens=reasoned.reasoning_tokens if reasoned else None,
+            raw=text,
+        )
+        if typed.estimated_cost is not None:
+            given = {"estimated_cost": typed.estimated_cost}
+    if not (groq is ABSENT and timings is ABSENT) and usage.cached_tokens is None:
+        more = _count(flags, _cached_by_groq(groq, flags), _object(timings).get("cache_n"))
+        usage = msgspec.structs.replace(usage, cached_tokens=more)
     total, prompt, completion = usage.total_tokens, usage.prompt_tokens, usage.completion_tokens
     if prompt is not None and completion is not None:
         if total is None:
             usage = msgspec.structs.replace(usage, total_tokens=prompt + completion)
         elif total != prompt + completion:
             _add(flags, "usage_inconsistent")
-    return usage, _cost(usage, reported, headers, rates, flags)
+    if (given is not None or _COST_HEADER in headers) and (cost := _reported(given, headers, flags)) is not None:
+        return usage, cost
+    nanousd = None if rates is None else rates.nanousd(usage)
+    return usage, None if nanousd is None else Cost(nanousd=nanousd, source="price")
 
 
-def _typed(raw: msgspec.Raw, text: str) -> tuple[Usage, list[object]] | None:
-    try:
-        typed = _USAGE.decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return None
-    cached, reasoned = typed.prompt_tokens_details, typed.completion_tokens_details
-    usage = Usage(
-        prompt_tokens=typed.prompt_tokens,
-        completion_tokens=typed.completion_tokens,
-        total_tokens=typed.total_tokens,
-        cached_tokens=cached.cached_tokens if cached else None,
-        cache_write_tokens=cached.cache_write_tokens if cached else None,
-        reasoning_tokens=reasoned.reasoning_tokens if reasoned else None,
-        raw=text,
-    )
-    return usage, [typed.estimated_cost]
-
-
-def _tolerant(text: str, flags: list[str]) -> tuple[Usage, list[object]]:
+def _tolerant(text: str, flags: list[str]) -> tuple[Usage, Mapping[str, object]]:
     given = _object_of(text)
     prompt_details = as_object(given.get("prompt_tokens_details"))
     completion_details = as_object(given.get("completion_tokens_details"))
@@ -113,7 +116,7 @@ def _tolerant(text: str, flags: list[str]) -> tuple[Usage, list[object]]:
         reasoning_tokens=_count(flags, completion_details.get("reasoning_tokens"), given.get("reasoning_tokens")),
         raw=text,
     )
-    return usage, [given.get("estimated_cost"), given.get("cost")]
+    return usage, given
 
 
 def _cached_by_groq(groq: msgspec.Raw, flags: list[str]) -> int | None:
@@ -160,35 +163,20 @@ def _count(flags: list[str], *values: object) -> int | None:
     return None
 
 
-def _cost(
-    usage: Usage,
-    reported: list[object],
-    headers: Mapping[str, str],
-    rates: Rates | None,
-    flags: list[str],
-) -> Cost | None:
-    for value in reported:
+def _reported(given: Mapping[str, object] | None, headers: Mapping[str, str], flags: list[str]) -> Cost | None:
+    """Return the cost that the server reports: in the usage, else in a header."""
+    values = [given.get("estimated_cost"), given.get("cost")] if given is not None else []
+    header = headers.get(_COST_HEADER)
+    if header not in {"", "None"}:
+        values.append(header)
+    for value in values:
         if value is None:
             continue
         nanousd = nanousd_from_usd(value)
         if nanousd is not None:
             return Cost(nanousd=nanousd, source="server")
         _add(flags, "cost_unparsable")
-    if (cost := _header_cost(headers, flags)) is not None:
-        return cost
-    nanousd = rates.nanousd(usage) if rates else None
-    return None if nanousd is None else Cost(nanousd=nanousd, source="price")
-
-
-def _header_cost(headers: Mapping[str, str], flags: list[str]) -> Cost | None:
-    value = headers.get("x-litellm-response-cost")
-    if value is None or value in {"", "None"}:
-        return None
-    nanousd = nanousd_from_usd(value)
-    if nanousd is None:
-        _add(flags, "cost_unparsable")
-        return None
-    return Cost(nanousd=nanousd, source="server")
+    return None
 
 
 def _add(flags: list[str], flag: str) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from types import FrameType
 from typing import Any
 
 import msgspec
@@ -470,3 +472,26 @@ def test_any_body_is_a_reply_or_one_kind_of_trouble(tree: dict[str, object], jun
         else:
             msgspec.json.encode(reply)
         reader().salvage(given_body, {})
+
+
+def test_a_usual_reply_takes_few_functions() -> None:
+    """Each is called once a row: what is odd may cost more, what nearly every reply is may not."""
+    called: list[str] = []
+    replies = reader()
+
+    def note(frame: FrameType, event: str, _: object) -> None:
+        if event == "call" and "batchrun" in frame.f_code.co_filename:
+            called.append(frame.f_code.co_name)
+
+    before = sys.getprofile()
+    sys.setprofile(note)
+    try:
+        replies.read(body({"content": "text"}), {})
+    finally:
+        sys.setprofile(before)
+    assert [name for name in called if name not in {"body", "<lambda>"}] == [
+        "read",
+        "decode_body",
+        "read_usage",
+        "json_text",
+    ]
