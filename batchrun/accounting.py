@@ -14,14 +14,16 @@ def counted(tries: Tries, attempt: Attempt, began_us: int) -> Tries:
     """Return a row's tries with one attempt more; a row settled at its first try pays for one small object."""
     came_to = attempt.came_to
     cost: Cost | None = came_to.cost
+    if not tries.attempts and isinstance(came_to, Reply):
+        if cost is None:
+            return Tries(attempts=1, first_sent_us=began_us)
+        return Tries(attempts=1, cost_nanousd=cost.nanousd, cost_source=cost.source, first_sent_us=began_us)
     spent, source = tries.cost_nanousd, tries.cost_source
     if cost is not None:
         spent = (spent or 0) + cost.nanousd
         source = "server" if source == "server" else cost.source
     first_sent_us = began_us if tries.first_sent_us is None else tries.first_sent_us
     if isinstance(came_to, Reply):
-        if tries.attempts == 0:
-            return Tries(attempts=1, cost_nanousd=spent, cost_source=source, first_sent_us=first_sent_us)
         return msgspec.structs.replace(
             tries,
             attempts=tries.attempts + 1,
@@ -57,12 +59,13 @@ def is_owed(attempt: Attempt) -> bool:
 def totals_of(tries: Tries, came_to: Reply | Trouble, owed: Owed) -> Totals:
     """Return what one attempt adds to the run's totals."""
     usage: Usage = came_to.usage
+    cost: Cost | None = came_to.cost
     totals = Totals(
         requests_sent=1,
-        retries=int(tries.attempts > 1),
+        retries=0 if tries.attempts == 1 else 1,
         prompt_tokens=usage.prompt_tokens or 0,
         completion_tokens=usage.completion_tokens or 0,
-        cost_nanousd=came_to.cost.nanousd if came_to.cost else 0,
+        cost_nanousd=0 if cost is None else cost.nanousd,
         held_nanousd=owed.held_nanousd,
         uncosted=owed.uncosted,
     )

@@ -123,7 +123,7 @@ class Budget:
         taken = self.taken_nanousd
         if bound_nanousd is None and taken >= self.limit_nanousd:
             return False
-        return taken + self.cost_of(bound_nanousd) <= self.limit_nanousd
+        return taken + (self._dearest if bound_nanousd is None else bound_nanousd) <= self.limit_nanousd
 
     def reserve(self, bound_nanousd: int | None) -> Reservation:
         """Reserve for one attempt, which must be covered."""

@@ -11,7 +11,7 @@ from typing import Literal, Protocol
 import msgspec
 
 
-class Totals(msgspec.Struct, frozen=True, kw_only=True):
+class Totals(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Sums over all attempts of all runs of one output; money in nano-USD.
 
     `throttled` counts replies 429 and their like, `maybe_billed` attempts that may have been paid for without a

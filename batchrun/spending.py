@@ -26,7 +26,8 @@ class Owed(NamedTuple):
     uncosted: int = 0
 
 
-_NOTHING = Owed()
+NOTHING = Owed()
+_ONE_OF_UNKNOWN_COST = Owed(uncosted=1)
 
 
 class LaneTariff(NamedTuple):
@@ -67,7 +68,7 @@ class Spending:
         self._budget = budget
         self._fields = fields
         self._most = most_tokens(fields)
-        self._lanes = (LaneTariff(tariff), *others)
+        self._lanes = tuple(self._with_model(lane) for lane in (LaneTariff(tariff), *others))
         self._watcher = watcher
         self._waiters: deque[_Waiter] = deque()
         self._closed = False
@@ -121,17 +122,24 @@ class Spending:
         """Return the most that a row's request takes."""
         return with_messages(most_tokens({**self._fields, **params}) if params else self._most, messages)
 
+    def reserve_now(self, most: MostTokens, model: str | None) -> Reservation | None:
+        """Reserve as `reserve` does where nothing has to be waited for, else return None."""
+        bound_nanousd = self._bound(most, model)
+        if self._closed or self._waiters or not self._budget.covers(bound_nanousd):
+            return None
+        return self._budget.reserve(bound_nanousd)
+
     async def reserve(self, most: MostTokens, model: str | None) -> Reservation | None:
         """Wait until the budget covers one attempt of a request; None when nothing is to be sent any more.
 
         `model` is the one that the request asks for, None for the job's. Raises RecordError where a price is known
         and the request bounds no output: it could cost any amount.
         """
-        bound_nanousd = self._bound(most, model)
+        if (reservation := self.reserve_now(most, model)) is not None:
+            return reservation
         if self._closed:
             return None
-        if not self._waiters and self._budget.covers(bound_nanousd):
-            return self._budget.reserve(bound_nanousd)
+        bound_nanousd = self._bound(most, model)
         waiter = _Waiter(bound_nanousd, self._loop.create_future())
         self._waiters.append(waiter)
         self._count_wait()
@@ -147,10 +155,12 @@ class Spending:
 
         `owed` says that it may have been billed, `answered` that it brought a reply.
         """
-        kept = _NOTHING
+        kept = NOTHING
         if cost is not None:
             self._budget.pay(reservation, cost.nanousd)
-            self._tell_if_dearer(reservation, cost)
+            bound = reservation.bound_nanousd
+            if bound is not None and cost.nanousd > bound:
+                self._tell("an attempt cost more than its upper bound", usd=usd(cost.nanousd), bound_usd=usd(bound))
         elif owed:
             self._budget.keep(reservation)
             kept = owed_of(reservation)
@@ -182,16 +192,20 @@ class Spending:
     def _bound(self, most: MostTokens, model: str | None) -> int | None:
         bound_nanousd = 0
         for tariff, own_model in self._lanes:
-            asked = model or own_model or self._fields.get("model")
-            rates = None if tariff is None else tariff(None, asked if isinstance(asked, str) else None)
-            if rates is None:
+            if tariff is None or (rates := tariff(None, model or own_model)) is None:
                 return None
             if most.completion is None:
                 raise RecordError(
                     "no max_tokens that bounds this row: under limits.max_cost_usd no request may cost just any amount"
                 )
-            bound_nanousd = max(bound_nanousd, rates.most_nanousd(most.prompt, most.completion))
+            most_nanousd = rates.most_nanousd(most.prompt, most.completion)
+            bound_nanousd = max(bound_nanousd, most_nanousd)
         return bound_nanousd
+
+    def _with_model(self, lane: LaneTariff) -> LaneTariff:
+        """Return a lane with the model of a request that names none, None where that is not known."""
+        asked = lane.model or self._fields.get("model")
+        return LaneTariff(lane.tariff, asked if isinstance(asked, str) else None)
 
     def _serve(self) -> None:
         """Let in from the head of the queue whom the budget covers; end it when nothing can come back any more."""
@@ -239,11 +253,6 @@ class Spending:
     def _reason(self, bound_nanousd: int | None) -> str:
         return used_up(self._budget.limit_nanousd, self._budget.spent, self._budget.cost_of(bound_nanousd))
 
-    def _tell_if_dearer(self, reservation: Reservation, cost: Cost) -> None:
-        bound = reservation.bound_nanousd
-        if bound is not None and cost.nanousd > bound:
-            self._tell("an attempt cost more than its upper bound", usd=usd(cost.nanousd), bound_usd=usd(bound))
-
     def _tell(self, event: str, **facts: float) -> None:
         """Tell an event once."""
         if event not in self._told:
@@ -266,5 +275,5 @@ def used_up(limit_nanousd: int, spent: Spent, more_nanousd: int) -> str:
 def owed_of(reservation: Reservation | None) -> Owed:
     """Return what an attempt that may have been billed keeps; without a budget it is only counted."""
     if reservation is None or reservation.bound_nanousd is None:
-        return Owed(uncosted=1)
+        return _ONE_OF_UNKNOWN_COST
     return Owed(held_nanousd=reservation.bound_nanousd)

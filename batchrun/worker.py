@@ -26,7 +26,7 @@ from batchrun.model.outcome import Account, Completion, Failure
 from batchrun.model.record import Record
 from batchrun.model.request import Envelope, Request
 from batchrun.prompt.prompter import Prompting
-from batchrun.spending import Owed, Spending, owed_of
+from batchrun.spending import NOTHING, Owed, Spending, owed_of
 
 
 class OpenRow(msgspec.Struct, kw_only=True):
@@ -50,7 +50,7 @@ class OpenRow(msgspec.Struct, kw_only=True):
     doubted: Lane | None = None
 
 
-class Step(msgspec.Struct, frozen=True, kw_only=True):
+class Step(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What one advance came to.
 
     `entry` is for the ledger, None when nothing was sent. With an outcome the row is settled; with `wait_s` it waits
@@ -92,26 +92,41 @@ class Worker:
 
     async def advance(self, row: OpenRow) -> Step:
         """Make one attempt for a row; the slot it takes is given back by the entry's commit."""
-        if row.record is not None:
-            try:
-                row.request = self._request(row, row.record)
-            except RecordError as error:
-                return self._unsendable(row, error)
-            row.record = None
-        if row.request is None:
-            raise ValueError("an open row has either a record or a request")
-        if self._spending is None or row.most is None:
-            return await self._attempt(row, row.request)
         try:
-            row.reserved = await self._spending.reserve(row.most, row.request.model)
+            request = self._sealed(row)
+            if self._spending is not None and row.most is not None:
+                reserved = self._spending.reserve_now(row.most, request.model)
+                reserved = reserved or await self._spending.reserve(row.most, request.model)
+                if reserved is None:
+                    return Step(stop=self._spending.take_ending(), status=ExitStatus.BUDGET)
+                row.reserved = reserved
         except RecordError as error:
             return self._unsendable(row, error)
-        if row.reserved is None:
-            return Step(stop=self._spending.take_ending(), status=ExitStatus.BUDGET)
+        lane: Lane | None = None
         try:
-            return await self._attempt(row, row.request)
+            if (admitted := await self._lanes.enter(request.body, row.shun)) is None:
+                return Step(wait_s=None if row.shun is None else row.shun.left_s)  # 0 where it is over by now
+            lane, tokens = admitted
+            began, began_us = self._clock(), self._wall_us()
+            if row.began is None:
+                row.began = began
+            row.in_flight = True
+            self._flying[row.row] = began
+            attempt = await lane.attempt(request.body, model=request.model, tokens=tokens)
+            row.in_flight = False
+            row.tries = counted(row.tries, attempt, began_us)
+            step = self._step(row, request, lane, attempt)
+        except BaseException:
+            if lane is not None:
+                lane.gate.leave()
+            raise
         finally:
-            self._give_back(row)
+            self._flying.pop(row.row, None)
+            if row.reserved is not None:
+                self._give_back(row)
+        if isinstance(attempt.came_to, Trouble):
+            self._lanes.changed()
+        return step
 
     def _give_back(self, row: OpenRow) -> None:
         """Give back what is reserved for an attempt that was not made; one that is cut in flight keeps it."""
@@ -123,28 +138,6 @@ class Worker:
         """Send away the rows that wait for the budget."""
         if self._spending is not None:
             self._spending.close()
-
-    async def _attempt(self, row: OpenRow, request: Request) -> Step:
-        if (admitted := await self._lanes.enter(request.body, row.shun)) is None:
-            return Step(wait_s=None if row.shun is None else row.shun.left_s)  # 0 where it is over by now
-        lane, tokens = admitted
-        try:
-            began, began_us = self._clock(), self._wall_us()
-            row.began = began if row.began is None else row.began
-            row.in_flight = True
-            self._flying[row.row] = began
-            attempt = await lane.attempt(request.body, model=request.model, tokens=tokens)
-            row.in_flight = False
-            row.tries = counted(row.tries, attempt, began_us)
-            step = self._step(row, request, lane, attempt)
-        except BaseException:
-            lane.gate.leave()
-            raise
-        finally:
-            self._flying.pop(row.row, None)
-        if isinstance(attempt.came_to, Trouble):
-            self._lanes.changed()
-        return step
 
     def state(self) -> LaneState:
         """Return how far the limits that attempts are held to are used."""
@@ -182,15 +175,23 @@ class Worker:
             holds_slot=False,
         )
 
-    def _request(self, row: OpenRow, record: Record) -> Request:
+    def _sealed(self, row: OpenRow) -> Request:
+        """Return a row's request, made of its record when it is asked for first, with what it takes at most."""
+        record = row.record
+        if record is None:
+            if row.request is None:
+                raise ValueError("an open row has either a record or a request")
+            return row.request
         messages = self._prompter.messages(record)
         params = self._prompter.params(record)
         if self._spending is not None:
             row.most = self._spending.most(messages, params)
         try:
-            return self._envelope.seal(record.row, messages, params)
+            row.request = request = self._envelope.seal(record.row, messages, params)
         except RecursionError:
             raise RecordError("the row's parameters are nested too deeply") from None
+        row.record = None
+        return request
 
     def _unsendable(self, row: OpenRow, error: RecordError) -> Step:
         tries = row.tries
@@ -209,12 +210,10 @@ class Worker:
         came_to, owed = attempt.came_to, self._settle(row, attempt)
         totals = totals_of(row.tries, came_to, owed)
         if isinstance(came_to, Reply):
-            account = self._account(row, request, lane, attempt, came_to.flags)
-            return self._answered(Completion(row=request.row, reply=came_to, account=account), lane, attempt, totals)
+            return self._answered(row, request, lane, attempt, came_to, totals)
         wait_s, then = self._way_on(row, lane, attempt, came_to)
         if wait_s is None and then is Then.FAIL_ROW and (reply := came_to.instead) is not None:
-            account = self._account(row, request, lane, attempt, reply.flags)
-            return self._answered(Completion(row=request.row, reply=reply, account=account), lane, attempt, totals)
+            return self._answered(row, request, lane, attempt, reply, totals)
         entry = Entry(row=request.row, totals=totals, tries=row.tries, lane=lane.number)
         if wait_s is not None:
             return Step(entry=entry, wait_s=wait_s, weather=attempt.weather)
@@ -244,15 +243,20 @@ class Worker:
     def _settle(self, row: OpenRow, attempt: Attempt) -> Owed:
         """End what was reserved for an attempt; return what is owed for it although nobody knows its cost."""
         owed, came_to = is_owed(attempt), attempt.came_to
-        reserved, row.reserved = row.reserved, None
+        reserved = row.reserved
         if reserved is None or self._spending is None:
-            return owed_of(None) if owed else Owed()
+            return owed_of(None) if owed else NOTHING
+        row.reserved = None
         return self._spending.settle(reserved, came_to.cost, owed=owed, answered=isinstance(came_to, Reply))
 
-    def _answered(self, outcome: Completion, lane: Lane, attempt: Attempt, totals: Totals) -> Step:
+    def _answered(
+        self, row: OpenRow, request: Request, lane: Lane, attempt: Attempt, reply: Reply, totals: Totals
+    ) -> Step:
         lane.breaker.answered()
+        account = self._account(row, request, lane, attempt, reply.flags)
+        outcome = Completion(row=row.row, reply=reply, account=account)
         entry = Entry(
-            row=outcome.row,
+            row=row.row,
             totals=totals,
             outcome=outcome,
             lane=lane.number,
@@ -299,7 +303,7 @@ class Worker:
             started_us=tries.first_sent_us,
             finished_us=self._wall_us(),
             request_sha256=request.sha256,
-            flags=_flags(row, flags),
+            flags=_flags(row, flags) if row.replaced or tries.maybe_billed else flags,
             endpoint=lane.name,
         )
 

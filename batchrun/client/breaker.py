@@ -44,6 +44,8 @@ class Breaker:
 
     def answered(self) -> None:
         """Take note of a finished row that is no rejection: the endpoint does answer this job."""
+        if self._cause is None and not self._only_this_cause:  # nothing is suspected, as after most rows
+            return
         if self._tripped_by is not None:  # what tripped it stays pending, and so do the parts of those rows
             return
         self._only_this_cause = False

@@ -29,10 +29,12 @@ class Estimate:
 
     def learn(self, body_bytes: int, usage: Usage) -> None:
         """Take a reply into account; one without counts teaches nothing."""
-        if usage.prompt_tokens is None or usage.completion_tokens is None:
+        prompt, completion = usage.prompt_tokens, usage.completion_tokens
+        if prompt is None or completion is None:
             return
         self._bytes = self._bytes * MEMORY + body_bytes
-        self._tokens = self._tokens * MEMORY + min(usage.prompt_tokens, MOST_TOKENS)
+        self._tokens = self._tokens * MEMORY + (min(MOST_TOKENS, prompt))
         self._weight = self._weight * MEMORY + 1
-        self._outputs = self._outputs * MEMORY + min(usage.completion_tokens, self._most_output)
+        most = self._most_output
+        self._outputs = self._outputs * MEMORY + (min(most, completion))
         self._output = self._outputs / self._weight

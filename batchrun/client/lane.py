@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Literal
 
 import msgspec
@@ -35,7 +35,7 @@ SHORTAGE_S = 60.0
 """How long the lane makes do with the connections it has, before it tries whether this machine can open more."""
 
 
-class Attempt(msgspec.Struct, frozen=True, kw_only=True):
+class Attempt(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What one attempt came to; `latency_ms` is from its slot to its end.
 
     `excused` says that it failed in an outage of the endpoint or for want of a connection on this machine, neither of
@@ -134,49 +134,62 @@ class Lane:
         began, sent_at = self._clock(), self.gate.now()
         status: int | None = None
         short = False
-        first_token_ms: float | None = None
         self._exchanging += 1
         try:
             exchange = await self._transport.exchange(body)
         except ExchangeError as error:
-            came_to: Reply | Trouble = self._interpreter.cut(error)
+            trouble = self._interpreter.cut(error)
             short = error.phase == "shortage"
         else:
-            status = exchange.status
             came_to = self._interpreter.read(exchange, Ask(body, model))
-            first_token_ms = exchange.first_token_ms
-            if isinstance(came_to, Reply) and (gap_s := pace_gap_s(exchange.headers, tokens=tokens)):
-                self.gate.space(gap_s)
+            if isinstance(came_to, Reply):
+                return Attempt(
+                    came_to=came_to,
+                    http_status=exchange.status,
+                    latency_ms=(self._clock() - began) * 1000,
+                    weather=self._answered(came_to, exchange.headers, len(body), tokens, sent_at),
+                    first_token_ms=exchange.first_token_ms,
+                )
+            trouble, status = came_to, exchange.status
         finally:
             self._exchanging -= 1
         latency_ms = (self._clock() - began) * 1000
-        self._pace(came_to, len(body), tokens, sent_at)
-        weather = self._short(came_to) if short else self._weather(came_to)
-        if weather is Weather.TOO_LONG and isinstance(came_to, Trouble):
-            what = "the endpoint has been failing" if came_to.sent else "no connection could be opened"
-            message = f"{what} for longer than max_outage_s, last with: {came_to.message}"
-            came_to = msgspec.structs.replace(came_to, then=Then.STOP_RUN, message=message)
+        self._hold_back(trouble, tokens, sent_at)
+        weather = self._short(trouble) if short else self._weather(trouble)
+        if weather is Weather.TOO_LONG:
+            what = "the endpoint has been failing" if trouble.sent else "no connection could be opened"
+            message = f"{what} for longer than max_outage_s, last with: {trouble.message}"
+            trouble = msgspec.structs.replace(trouble, then=Then.STOP_RUN, message=message)
         return Attempt(
-            came_to=came_to,
+            came_to=trouble,
             http_status=status,
             latency_ms=latency_ms,
             weather=weather,
             excused=short or self._outage.is_on,
-            first_token_ms=first_token_ms,
         )
 
-    def _pace(self, came_to: Reply | Trouble, body_bytes: int, tokens: float, sent_at: float) -> None:
-        """Let the gate know what an attempt was worth, and whether the server bears more or fewer."""
-        used = came_to.usage.total_tokens
-        if isinstance(came_to, Reply):
-            self._estimate.learn(body_bytes, came_to.usage)
-            self.gate.succeeded()
-        else:
-            if came_to.pauses:
-                self._pause(came_to.hint_s or 0.0)
-            if came_to.spends is Spends.THROTTLE and came_to.hint_s is None:
-                self.gate.refused(self._exchanging)
-            used = used if used is not None or came_to.maybe_billed else 0
+    def _answered(
+        self, reply: Reply, headers: Mapping[str, str], body_bytes: int, tokens: float, sent_at: float
+    ) -> Weather:
+        """Let the gate know what a reply was worth and what it says of limits: the endpoint is there."""
+        gate, usage = self.gate, reply.usage
+        if gap_s := pace_gap_s(headers, tokens=tokens):
+            gate.space(gap_s)
+        self._estimate.learn(body_bytes, usage)
+        gate.succeeded()
+        if usage.total_tokens is not None:
+            gate.correct(usage.total_tokens - tokens, sent_at)
+        return self._fair()
+
+    def _hold_back(self, trouble: Trouble, tokens: float, sent_at: float) -> None:
+        """Let the gate know what trouble asks of it, and what an attempt was worth that can't have been billed."""
+        if trouble.pauses:
+            self._pause(trouble.hint_s or 0.0)
+        if trouble.spends is Spends.THROTTLE and trouble.hint_s is None:
+            self.gate.refused(self._exchanging)
+        used = trouble.usage.total_tokens
+        if used is None and not trouble.maybe_billed:
+            used = 0
         if used is not None:
             self.gate.correct(used - tokens, sent_at)
 
@@ -185,26 +198,29 @@ class Lane:
         if wait_s > OUT_AFTER_S:
             self._out_until = max(self._out_until, self._clock() + wait_s)
 
-    def _short(self, came_to: Reply | Trouble) -> Weather:
+    def _short(self, trouble: Trouble) -> Weather:
         """Admit no more attempts than there are connections; where there is none, that is an outage like others."""
         weather = Weather.FAIR
         if self._exchanging:
             self.gate.fit(self._exchanging, for_s=SHORTAGE_S)
         else:
-            weather = self._weather(came_to)
+            weather = self._weather(trouble)
         if weather is Weather.FAIR and not self._crowded:
             self._crowded = True
             return Weather.CROWDED
         return weather
 
-    def _weather(self, came_to: Reply | Trouble) -> Weather:
-        """Take note of what an exchange says about the endpoint; during an outage only one probe at a time goes."""
-        failing = isinstance(came_to, Trouble) and came_to.error_class in OUTAGE_ERRORS and came_to.then is Then.RETRY
-        if not failing:
-            weather = self._outage.answered()
-            if weather is Weather.ENDS:
-                self.gate.widen()
-            return weather
+    def _fair(self) -> Weather:
+        """Take note that the endpoint is there."""
+        weather = self._outage.answered()
+        if weather is Weather.ENDS:
+            self.gate.widen()
+        return weather
+
+    def _weather(self, trouble: Trouble) -> Weather:
+        """Take note of what trouble says about the endpoint; during an outage only one probe at a time goes."""
+        if trouble.error_class not in OUTAGE_ERRORS or trouble.then is not Then.RETRY:
+            return self._fair()
         weather = self._outage.failed()
         if self._outage.is_on:
             self.gate.narrow(self._exchanging + 1)  # what hangs is no probe, and must not keep the one from going

@@ -62,6 +62,8 @@ class Lanes:
     ) -> None:
         """Join lanes whose numbers are their places; `watcher` is told of each that is retired."""
         self._lanes = tuple(lanes)
+        self.are_several = len(self._lanes) > 1
+        """Whether there is more than one, retired ones counted."""
         self._strategy = strategy
         self._watcher = watcher or Unwatched()
         self._turn = asyncio.Lock()
@@ -73,11 +75,6 @@ class Lanes:
 
     def __iter__(self) -> Iterator[Lane]:
         return iter(self._lanes)
-
-    @property
-    def are_several(self) -> bool:
-        """Whether there is more than one, retired ones counted."""
-        return len(self._lanes) > 1
 
     @property
     def in_flight(self) -> int:

@@ -274,9 +274,7 @@ class Gate:
 
     def succeeded(self) -> None:
         """Take note of a reply: slots that are all used may grow."""
-        before = self._slots.now
-        self._slots.succeeded(all_used=self._in_flight >= self._slots.now)
-        if self._slots.now > before:
+        if self._slots.succeeded(all_used=self._in_flight >= self._slots.now):
             self._admit()
 
     def refused(self, still_in_flight: int) -> None:

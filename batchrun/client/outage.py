@@ -36,6 +36,8 @@ class Outage:
 
     def answered(self) -> Weather:
         """Take note of an exchange that ended in any other way: the endpoint is there."""
+        if not self._in_a_row:
+            return Weather.FAIR
         self._in_a_row = self._probes = 0
         was_on, self.is_on = self.is_on, False
         return Weather.ENDS if was_on else Weather.FAIR

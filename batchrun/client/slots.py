@@ -62,13 +62,15 @@ class Slots:
         self._successes, self._quiet = 0, 0.0
         self.now = max(1, min(self.now, int(CUT * still_in_flight)))
 
-    def succeeded(self, *, all_used: bool) -> None:
-        """Take note of a reply; `all_used` says that every slot was taken while it came."""
+    def succeeded(self, *, all_used: bool) -> bool:
+        """Take note of a reply; `all_used` says that every slot was taken while it came. Say whether there are more."""
         if not self._adaptive or self._doubling or not all_used:
-            return
+            return False
         self._successes += 1
         self._quiet += 1 / self.now
         windows = WINDOWS_A_SLOT / 2 ** min(4, int(self._quiet / QUIET_WINDOWS))
-        if self._successes >= windows * self.now and self.now < self._most:
-            self._successes = 0
-            self.now += 1
+        if self._successes < windows * self.now or self.now >= self._most:
+            return False
+        self._successes = 0
+        self.now += 1
+        return True

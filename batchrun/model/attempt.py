@@ -50,7 +50,7 @@ class Cost(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     source: CostSource
 
 
-class Exchange(msgspec.Struct, frozen=True, kw_only=True):
+class Exchange(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A whole HTTP reply: header names in lower case, `body` after content decoding.
 
     A reply that came as a stream of events has the body that it would have had in one piece; `flags` say what was odd
@@ -65,7 +65,7 @@ class Exchange(msgspec.Struct, frozen=True, kw_only=True):
     first_token_ms: float | None = None
 
 
-class Reply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Reply(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     """What a successful attempt brought back; `text` and `finish_reason` are normalised (PROTOCOL.md 2.1)."""
 
     status: Literal["ok", "truncated", "refused", "empty"]

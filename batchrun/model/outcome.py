@@ -12,7 +12,7 @@ Status = Literal["ok", "truncated", "refused", "empty", "invalid", "failed"]
 STATUSES: tuple[Status, ...] = ("ok", "truncated", "refused", "empty", "invalid", "failed")
 
 
-class Account(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+class Account(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
     """What the attempts of one row came to; times in microseconds since 1970 UTC, money in nano-USD.
 
     `endpoint` is the name of the lane that made the last exchange.
@@ -40,7 +40,7 @@ class Account(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
         )
 
 
-class Completion(msgspec.Struct, frozen=True, kw_only=True, tag="c"):
+class Completion(msgspec.Struct, frozen=True, kw_only=True, tag="c", gc=False):
     """A record whose request was answered."""
 
     row: int

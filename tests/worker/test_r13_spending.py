@@ -76,6 +76,24 @@ def test_r13_rows_are_served_in_their_order_however_small_they_are() -> None:
     run(main())
 
 
+def test_r13_a_row_takes_what_is_there_at_once_but_passes_nobody_who_waits() -> None:
+    async def main() -> None:
+        held = spending(10)
+        first = held.reserve_now(bound(6), None)
+        assert first == Reservation(6)
+        assert held.reserve_now(bound(5), None) is None
+        head = asyncio.create_task(held.reserve(bound(5), None))
+        await turn()
+        assert held.reserve_now(bound(1), None) is None
+        held.give_back(first)
+        assert await head == Reservation(5)
+        assert held.reserve_now(bound(5), None) == Reservation(5)
+        held.close()
+        assert held.reserve_now(bound(0), None) is None
+
+    run(main())
+
+
 def test_r13_when_nothing_is_out_the_budget_is_used_up_and_all_are_sent_away() -> None:
     async def main() -> None:
         held = spending(10)
