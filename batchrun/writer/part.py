@@ -2,7 +2,7 @@
 
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 # pyright: reportUnknownParameterType=false, reportUnknownLambdaType=false, reportMissingTypeStubs=false
-# pyright: reportAttributeAccessIssue=false
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false
 # pyarrow has no complete types
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ import pyarrow.parquet as pq
 
 from batchrun.errors import OutputError
 from batchrun.model.outcome import Completion, Outcome
-from batchrun.writer.schema import Layout, joined_batch, output_schema
+from batchrun.writer.schema import Layout, distinct_columns, joined_batch, output_schema
 from batchrun.writer.spool import SpooledPart
 
 ROW_GROUP_BYTES = 64 * 1024 * 1024
-SLICE_ROWS, OLD_SLICE_ROWS = 256, 4096
+SLICE_ROWS, OLD_SLICE_ROWS = 1024, 4096
 SLICE_BYTES = 4 * 1024 * 1024
 """Rows and bytes that are in hand as Python values, or decoded, beside the row group that is being filled."""
 
@@ -46,6 +46,7 @@ class PartWriter:
         self._layout = layout
         self._compression = compression
         self._schema = output_schema(layout, run_id=run_id)
+        self._repeating = [leaf for leaf in _leaves(self._schema) if leaf not in distinct_columns(layout)]
 
     def write(
         self,
@@ -89,14 +90,17 @@ class PartWriter:
             yield joined_batch([], some, self._layout, self._schema)
             return
         done = 0
-        for piece in held.take(len(some)):
-            upto = done + piece.num_rows
-            yield joined_batch(piece.columns, some[done:upto], self._layout, self._schema)
+        for pieces in _gathered(held.take(len(some))):
+            columns = [pa.concat_arrays([piece.column(at) for piece in pieces]) for at in range(pieces[0].num_columns)]
+            upto = done + sum(piece.num_rows for piece in pieces)
+            yield joined_batch(columns, some[done:upto], self._layout, self._schema)
             done = upto
 
     def _write(self, path: Path, batches: Iterable[pa.RecordBatch], rows: int) -> WrittenPart:
         tally = _Tally(self._layout.prefix)
-        with pq.ParquetWriter(path, self._schema, compression=self._compression) as writer:
+        with pq.ParquetWriter(
+            path, self._schema, compression=self._compression, use_dictionary=self._repeating
+        ) as writer:
             held: list[pa.RecordBatch] = []
             held_bytes = 0
             for batch in batches:
@@ -167,6 +171,29 @@ class _Pieces:
         """Go `rows` rows on, or to the end."""
         for _ in self.take(rows):
             pass
+
+
+def _gathered(pieces: Iterator[pa.RecordBatch]) -> Iterator[list[pa.RecordBatch]]:
+    """Gather pieces to about SLICE_BYTES: what is done once for each slice costs as much as hundreds of short rows."""
+    some: list[pa.RecordBatch] = []
+    some_bytes = 0
+    for piece in pieces:
+        some.append(piece)
+        some_bytes += piece.nbytes
+        if some_bytes >= SLICE_BYTES:
+            yield some
+            some, some_bytes = [], 0
+    if some:
+        yield some
+
+
+def _leaves(schema: pa.Schema) -> list[str]:
+    """Return what Parquet calls the columns of a schema, those inside nested ones too."""
+    sink = pa.BufferOutputStream()
+    with pq.ParquetWriter(sink, schema):
+        pass
+    leaves = pq.ParquetFile(pa.BufferReader(sink.getvalue())).schema
+    return [leaves.column(at).path for at in range(len(leaves))]
 
 
 def _standing(before: _Pieces, rows: range) -> Iterator[pa.RecordBatch]:

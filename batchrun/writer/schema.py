@@ -51,9 +51,10 @@ _NO_REPLY = Reply(status="empty", text=None)
 
 
 class _Slice(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """Outcomes of some rows, and what they are made of, taken apart once for all columns."""
+    """Outcomes of some rows, and what they are made of, taken apart once for all columns; whether some are failures."""
 
     outcomes: Sequence[Outcome]
+    some_failed: bool
     replies: Sequence[Reply]
     usages: Sequence[Usage]
     accounts: Sequence[Account]
@@ -62,8 +63,9 @@ class _Slice(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 def _slice_of(outcomes: Sequence[Outcome]) -> _Slice:
     return _Slice(
         outcomes=outcomes,
+        some_failed=Failure in set(map(type, outcomes)),
         replies=[outcome.reply if isinstance(outcome, Completion) else _NO_REPLY for outcome in outcomes],
-        usages=[outcome.usage for outcome in outcomes],
+        usages=[outcome.reply.usage if isinstance(outcome, Completion) else outcome.usage for outcome in outcomes],
         accounts=[outcome.account for outcome in outcomes],
     )
 
@@ -79,7 +81,13 @@ def _each(of: Literal["outcomes", "replies", "usages", "accounts"], name: str) -
 
 def _of_failures(name: str) -> _Values:
     value = attrgetter(name)
-    return lambda taken: [value(one) if isinstance(one, Failure) else None for one in taken.outcomes]
+
+    def values(taken: _Slice) -> Sequence[object]:
+        if not taken.some_failed:
+            return [None] * len(taken.outcomes)
+        return [value(one) if isinstance(one, Failure) else None for one in taken.outcomes]
+
+    return values
 
 
 def _costs_usd(taken: _Slice) -> list[float | None]:
@@ -119,6 +127,18 @@ ADDED: tuple[_Added, ...] = (
 )
 ENDPOINT: _Added = ("endpoint", pa.string(), _each("accounts", "endpoint"))
 RAW: _Added = ("response_json", pa.string(), _raws)
+_DISTINCT = frozenset(
+    [
+        *("row", "completion", "reasoning", "tool_calls", "response_id", "latency_ms", "started_at", "finished_at"),
+        *("usage_json", "request_sha256", "response_json"),
+    ]
+)
+"""Columns in which hardly a value comes twice: a dictionary is built for nothing there, and makes the file larger."""
+
+
+def distinct_columns(layout: Layout) -> frozenset[str]:
+    """Return the added columns in which hardly a value comes twice."""
+    return frozenset(layout.prefix + name for name in _DISTINCT)
 
 
 def added_columns(layout: Layout) -> tuple[_Added, ...]:

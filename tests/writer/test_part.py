@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
@@ -16,7 +17,7 @@ from batchrun.errors import OutputError
 from batchrun.model.attempt import Reply
 from batchrun.model.outcome import Account, Completion, Failure, Outcome
 from batchrun.model.record import Column, Record, Stretch
-from batchrun.writer.part import ROW_GROUP_BYTES, SLICE_BYTES, PartWriter
+from batchrun.writer.part import ROW_GROUP_BYTES, SLICE_BYTES, SLICE_ROWS, PartWriter
 from batchrun.writer.schema import Layout
 from batchrun.writer.spool import Spool
 
@@ -119,3 +120,33 @@ def test_row_groups_are_cut_by_bytes_and_outcomes_are_taken_as_they_are_needed(t
         assert len(sizes) == 3
         assert all(ROW_GROUP_BYTES - MB < size < ROW_GROUP_BYTES + 2 * SLICE_BYTES for size in sizes[:-1])
     assert pq.read_table(tmp_path / "b").equals(pq.read_table(tmp_path / "a"))
+
+
+def test_a_dictionary_is_built_only_where_values_repeat_also_inside_a_carried_column(tmp_path: Path) -> None:
+    """Nested columns are known to Parquet by the paths of their leaves, and carried ones may hold anything."""
+    nested = pa.struct({"a": pa.list_(pa.string()), "b": pa.int64()})
+    ipc = pa.schema([pa.field("nested", nested)]).serialize().to_pybytes()
+    layout = Layout(rows_per_part=100, carried=(Column(name="nested", kind="arrow", ipc=ipc),), prefix="out_")
+    rows = range(100)
+    values = pa.array([{"a": ["x", "y"], "b": 1} for _ in rows], type=nested)
+    spool = Spool(tmp_path / "spool", layout)
+    records = [Record(row=row, values={}) for row in rows]
+    spool.append(0, Stretch(records=records, columns={"nested": values}))
+    spool.end()
+    outcomes = (completion(row, f"text {row}") for row in rows)
+    PartWriter(layout, run_id="r", compression="zstd").write(tmp_path / "part", rows, outcomes, spool.of(0), None)
+    group = pq.read_metadata(tmp_path / "part").row_group(0)
+    columns = [group.column(at) for at in range(group.num_columns)]
+    plain = {column.path_in_schema for column in columns if not column.has_dictionary_page}
+    assert plain >= {"out_row", "out_completion", "out_request_sha256", "out_started_at"}
+    assert not [path for path in plain if path.startswith(("nested", "out_status", "out_attempts", "out_http_status"))]
+    assert pq.read_table(tmp_path / "part").column("nested").to_pylist() == values.to_pylist()
+
+
+def test_outcomes_are_joined_with_stretches_that_are_shorter_and_longer_than_a_slice(tmp_path: Path) -> None:
+    rows = range(3 * SLICE_ROWS)
+    spool = spooled(tmp_path / "spool", CARRYING, rows, [*range(100, SLICE_ROWS, 100), SLICE_ROWS + 1])
+    outcomes = (completion(row, f"new {row}") for row in rows)
+    PartWriter(CARRYING, run_id="r", compression="zstd").write(tmp_path / "part", rows, outcomes, spool.of(0), None)
+    table = pq.read_table(tmp_path / "part", columns=["id", "text", "row", "completion"]).to_pylist()
+    assert table == [{"id": row, "text": f"text {row}", "row": row, "completion": f"new {row}"} for row in rows]
