@@ -76,7 +76,10 @@ def _socket_factory() -> Callable[[_AddressInfo], socket.socket]:
 
 def lowered(headers: Mapping[str, str]) -> dict[str, str]:
     """Return the headers with names in lower case; a repeated header's values are joined by a comma."""
-    lower: dict[str, str] = {}
+    lower = {name.lower(): value for name, value in headers.items()}
+    if len(lower) == len(headers):
+        return lower
+    lower.clear()
     for name, value in headers.items():
         key = name.lower()
         lower[key] = f"{lower[key]}, {value}" if key in lower else value

@@ -7,6 +7,7 @@ transport may take equally long, so the oldest is always the first to be given u
 from __future__ import annotations
 
 import asyncio
+from types import TracebackType
 from typing import Protocol
 
 
@@ -101,3 +102,41 @@ class Flights:
                 return
             del self._flying[flight]
             flight.give_up()
+
+
+class Interrupting:
+    """A flight of the running task, which is cancelled when it is given up; `with` turns that into a TimeoutError.
+
+    For whoever can't say what it waits for. As with asyncio.timeout, anybody else's cancellation passes through.
+    """
+
+    __slots__ = ("_before", "_flight", "_flights", "_task")
+
+    def __init__(self, flights: Flights) -> None:
+        """Fly among these."""
+        self._flights = flights
+
+    def __enter__(self) -> Flight:
+        """Begin the flight; raises RuntimeError outside a task."""
+        task = asyncio.current_task()
+        if task is None:
+            raise RuntimeError("only a task can be interrupted")
+        self._task = task
+        self._before = task.cancelling()
+        self._flight = self._flights.begin()
+        self._flight.head = self
+        return self._flight
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End the flight; raises TimeoutError where nothing but its own end has cancelled the task."""
+        flight = self._flight
+        self._flights.end(flight)
+        flight.head = None  # it knows this object, and this object knows it
+        if flight.expired() and self._task.uncancel() <= self._before and kind is asyncio.CancelledError:
+            raise TimeoutError from None
+
+    def set_exception(self, exc: BaseException, /) -> None:  # noqa: ARG002 - a task can only be cancelled
+        """Cancel the task."""
+        self._task.cancel()

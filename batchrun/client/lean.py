@@ -9,6 +9,7 @@ client/rehearsal.py.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Mapping
 
@@ -18,15 +19,13 @@ from aiohttp.connector import Connection
 from aiohttp.http import HttpProcessingError
 from yarl import URL
 
-from batchrun.client.arriving import ExchangeError
+from batchrun.client.arriving import ExchangeError, at_once
 from batchrun.client.connecting import IDLE_S, connect_bounds, cut, ended_early, lowered, unsent
 from batchrun.client.flights import Flight, Flights
 from batchrun.client.receiving import Receiving
-from batchrun.client.session import SessionTransport
+from batchrun.client.session import SLICE_BYTES, SessionTransport
 from batchrun.model.attempt import Exchange
 
-SLICE_BYTES = 256 * 1024
-"""A larger body leaves in slices of this size, the next when the socket has room for it."""
 _SWITCHING_PROTOCOLS, _OK = 101, 200
 _BROKEN = (aiohttp.ClientError, OSError, HttpProcessingError, RuntimeError, aiohttp.EofStream)
 """What waiting for a reply may raise; a StreamReader says RuntimeError where its connection has gone."""
@@ -125,7 +124,8 @@ class LeanTransport:
         return rest
 
     async def _receive(self, protocol: ResponseHandler, flight: Flight) -> Exchange:
-        receiving = Receiving()
+        began_s = time.monotonic()
+        receiving: Receiving | None = None
         broken: ExchangeError | None = None
         flight.head = protocol
         try:
@@ -135,10 +135,15 @@ class LeanTransport:
             flight.body = payload
             if flight.expired():  # in the same turn of the loop, when the body could not be told
                 raise TimeoutError
-            await receiving.read(payload, flight, message.code, lowered(message.headers))
+            headers = lowered(message.headers)
+            head = payload.read_nowait() if payload.is_eof() else b""
+            if (whole := at_once(message.code, headers, head)) is not None:
+                return whole
+            receiving = Receiving(message.code, headers, began_s=began_s)
+            await receiving.read(payload, flight, head)
         except _BROKEN as error:
-            broken = cut(error, timeout_s=self._timeout_s, was_idle=receiving.was_idle)
-        if (exchange := receiving.end()) is not None:
+            broken = cut(error, timeout_s=self._timeout_s, was_idle=receiving is not None and receiving.was_idle)
+        if receiving is not None and (exchange := receiving.end()) is not None:
             return exchange
         raise broken or ended_early() from None
 

@@ -13,7 +13,7 @@ from typing import Protocol
 
 import msgspec
 
-from batchrun.client.arriving import Arriving, at_once
+from batchrun.client.arriving import Arriving
 from batchrun.model.attempt import Exchange
 
 STREAM_IDLE_S = 300.0
@@ -41,14 +41,6 @@ class Deadline(Protocol):
 class Payload(Protocol):
     """A body on its way, after content decoding; aiohttp's StreamReader is one."""
 
-    def is_eof(self) -> bool:
-        """Say whether all of it is there."""
-        ...
-
-    def read_nowait(self) -> bytes:
-        """Return what is there."""
-        ...
-
     def iter_any(self) -> AsyncIterable[bytes]:
         """Return it chunk by chunk as they come."""
         ...
@@ -57,32 +49,24 @@ class Payload(Protocol):
 class Receiving:
     """Reads one reply: notes when its first text comes, gives up a silent stream, leaves one that says it is done."""
 
-    def __init__(self) -> None:
-        """Begin to count the time to the first text."""
+    def __init__(self, status: int, headers: dict[str, str], *, began_s: float) -> None:
+        """Expect the first byte of the body; `began_s` is when its exchange began, by `time.monotonic`."""
         self.was_idle = False
         self._loop = asyncio.get_running_loop()
-        self._began, self._last = time.monotonic(), self._loop.time()
-        self._whole: Exchange | None = None
-        self._arriving: Arriving | None = None
+        self._began_s, self._last = began_s, self._loop.time()
+        self._arriving = Arriving(status, headers)
         self._first_token_ms: float | None = None
         self._watch: asyncio.TimerHandle | None = None
         self._leaves = False
         self._is_read = False
 
-    async def read(self, payload: Payload, deadline: Deadline, status: int, headers: dict[str, str]) -> None:
-        """Take the body to its end; `deadline` comes sooner for a stream that is silent, or done but not closed."""
-        head = b""
-        if payload.is_eof():
-            head = payload.read_nowait()
-            self._whole = at_once(status, headers, head)
-            if self._whole is not None:
-                return
-        arriving = self._arriving = Arriving(status, headers)
+    async def read(self, payload: Payload, deadline: Deadline, head: bytes = b"") -> None:
+        """Take the body to its end, after `head`; `deadline` comes sooner for a silent stream, or one that is done."""
         try:
             if head:
-                self._take(arriving, head, deadline)
+                self._take(head, deadline)
             async for chunk in payload.iter_any():
-                self._take(arriving, chunk, deadline)
+                self._take(chunk, deadline)
             self._is_read = True
         finally:
             if self._watch is not None:
@@ -90,24 +74,22 @@ class Receiving:
 
     def end(self) -> Exchange | None:
         """Return the whole exchange, None where there is none; see Arriving.end."""
-        if self._whole is not None:
-            return self._whole
-        exchange = None if self._arriving is None else self._arriving.end(broken=not self._is_read)
+        exchange = self._arriving.end(broken=not self._is_read)
         if exchange is None or self._first_token_ms is None:
             return exchange
         return msgspec.structs.replace(exchange, first_token_ms=self._first_token_ms)
 
-    def _take(self, arriving: Arriving, chunk: bytes, deadline: Deadline) -> None:
-        arriving.feed(chunk)
-        if arriving.is_stream:
-            self._note(arriving, deadline)
+    def _take(self, chunk: bytes, deadline: Deadline) -> None:
+        self._arriving.feed(chunk)
+        if self._arriving.is_stream:
+            self._note(deadline)
 
-    def _note(self, arriving: Arriving, deadline: Deadline) -> None:
+    def _note(self, deadline: Deadline) -> None:
         """Take note of bytes of a stream; one timer looks for silence, however many chunks come."""
         self._last = self._loop.time()
-        if self._first_token_ms is None and arriving.has_text:
-            self._first_token_ms = (time.monotonic() - self._began) * 1000  # the loop's own clock is coarse
-        if arriving.has_ended and not self._leaves:
+        if self._first_token_ms is None and self._arriving.has_text:
+            self._first_token_ms = (time.monotonic() - self._began_s) * 1000  # the loop's own clock is coarse
+        if self._arriving.has_ended and not self._leaves:
             self._leaves = True
             until, when = self._last + STREAM_END_S, deadline.when()
             deadline.reschedule(until if when is None else min(until, when))

@@ -15,8 +15,8 @@ from aiohttp.client_proto import ResponseHandler
 from yarl import URL
 
 from batchrun.client.arriving import ExchangeError
-from batchrun.client.lean import SLICE_BYTES, LeanTransport
-from batchrun.client.session import SessionTransport
+from batchrun.client.lean import LeanTransport
+from batchrun.client.session import SLICE_BYTES, SessionTransport
 
 REHEARSAL_S = 5.0
 _HEAD = b"HTTP/1.1 200 OK\r\nX-A: 1\r\nContent-Length: 2\r\n\r\n"

@@ -14,11 +14,11 @@ from typing import Literal, Protocol
 import aiohttp
 from yarl import URL
 
-from batchrun.client.connecting import connect_bounds, new_connector
+from batchrun.client.connecting import new_connector
 from batchrun.client.lean import LeanTransport
 from batchrun.client.proxy import proxy_for
 from batchrun.client.rehearsal import is_offered
-from batchrun.client.session import SessionTransport
+from batchrun.client.session import SessionTransport, open_session
 from batchrun.events import Unwatched, Watcher
 from batchrun.model.attempt import Exchange
 
@@ -67,20 +67,13 @@ async def open_transport(  # noqa: PLR0913 - each is a fact of its own about the
     is_tls = base_url.startswith("https:")
     reads_ca = is_tls or (proxy is not None and proxy.startswith("https:"))
     connector = new_connector(concurrency=concurrency, is_tls=reads_ca, keeps=is_tls or not stream)
-    async with aiohttp.ClientSession(
-        connector=connector,
-        cookie_jar=aiohttp.DummyCookieJar(),
-        timeout=connect_bounds(),
-        headers={"Content-Type": "application/json", "Accept-Encoding": "gzip, deflate", **headers},
-        proxy=proxy,
-        auto_decompress=True,
-    ) as session:
-        by_session = SessionTransport(session, url, timeout_s=timeout_s)
+    headers = {"Content-Type": "application/json", "Accept-Encoding": "gzip, deflate", **headers}
+    async with open_session(connector, url, headers, timeout_s=timeout_s, proxy=proxy) as by_session:
         if kind == "session" or proxy is not None:
             yield by_session
         elif await is_offered(by_session):
             async with contextlib.aclosing(
-                LeanTransport(connector, url, session.headers, timeout_s=timeout_s, inquirer=by_session)
+                LeanTransport(connector, url, by_session.headers, timeout_s=timeout_s, inquirer=by_session)
             ) as lean:
                 yield lean
         else:

@@ -9,7 +9,7 @@ from client_virtual_clock import run_virtually
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchrun.client.flights import Flight, Flights
+from batchrun.client.flights import Flight, Flights, Interrupting
 
 
 class Awaited:
@@ -83,5 +83,109 @@ def test_one_that_has_ended_is_left_alone() -> None:
             ended.append(flight)
         await asyncio.sleep(20)
         assert not any(flight.expired() for flight in ended)
+
+    run_virtually(main())
+
+
+async def _hurry(flight: Flight) -> None:
+    flight.reschedule(asyncio.get_running_loop().time() + 3)
+    await asyncio.sleep(99)
+
+
+def test_a_task_is_interrupted_when_its_time_has_come_and_is_not_cancelled_for_good() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        flights = Flights(timeout_s=10.0)
+        task = asyncio.current_task()
+        assert task is not None
+        for _ in range(2):
+            began = loop.time()
+            with pytest.raises(TimeoutError), Interrupting(flights) as flight:
+                await asyncio.sleep(99)
+            assert flight.expired()
+            assert loop.time() - began == pytest.approx(10, abs=0.01)
+            assert task.cancelling() == 0
+        with pytest.raises(TimeoutError), Interrupting(flights) as flight:
+            await _hurry(flight)
+        assert loop.time() - began == pytest.approx(13, abs=0.01)
+
+    run_virtually(main())
+
+
+def test_what_ends_in_time_is_not_interrupted_later() -> None:
+    async def main() -> None:
+        flights = Flights(timeout_s=10.0)
+        with Interrupting(flights):
+            await asyncio.sleep(9)
+        with pytest.raises(KeyError), Interrupting(flights):
+            raise KeyError
+        await asyncio.sleep(20)
+        assert flights._flying == {}
+
+    run_virtually(main())
+
+
+@pytest.mark.parametrize("order", [("theirs",), ("theirs", "ours"), ("ours", "theirs")])
+def test_anybody_elses_cancellation_passes_through(order: tuple[str, ...]) -> None:
+    """Also where it comes in the same turn of the loop as the end of the time, before or after it."""
+
+    async def main() -> None:
+        flights = Flights(timeout_s=10.0)
+        begun: list[Flight] = []
+
+        async def fly() -> None:
+            with Interrupting(flights) as flight:
+                begun.append(flight)
+                await asyncio.sleep(99)
+
+        task = asyncio.ensure_future(fly())
+        await asyncio.sleep(1)
+        for whose in order:
+            if whose == "ours":
+                begun[0].give_up()
+            else:
+                task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert (task.cancelled(), task.cancelling()) == (True, 1)
+
+    run_virtually(main())
+
+
+def test_a_cancellation_from_before_passes_through_what_is_still_done_then() -> None:
+    async def main() -> None:
+        flights = Flights(timeout_s=10.0)
+        reached: list[str] = []
+
+        async def fly() -> None:
+            try:
+                await asyncio.sleep(99)
+            finally:
+                try:
+                    with Interrupting(flights):
+                        await asyncio.sleep(99)
+                except TimeoutError:
+                    reached.append("given up")
+
+        task = asyncio.ensure_future(fly())
+        await asyncio.sleep(1)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert (reached, task.cancelling()) == (["given up"], 1)
+
+    run_virtually(main())
+
+
+def test_one_that_answered_in_the_moment_of_giving_up_is_not_cancelled_for_good() -> None:
+    async def main() -> None:
+        flights = Flights(timeout_s=10.0)
+        task = asyncio.current_task()
+        assert task is not None
+        with Interrupting(flights) as flight:
+            flight.give_up()
+            with pytest.raises(asyncio.CancelledError):
+                await asyncio.sleep(0)
+        assert task.cancelling() == 0
 
     run_virtually(main())
