@@ -12,11 +12,11 @@ import time
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from http.cookies import BaseCookie, SimpleCookie
+from typing import Any, cast
 
 import aiohttp
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.typedefs import LooseHeaders
-from multidict import CIMultiDict
 from yarl import URL
 
 from batchrun.client.arriving import ExchangeError, at_once
@@ -38,9 +38,8 @@ async def open_session(
         connector=connector,
         cookie_jar=_NoCookies(),
         timeout=connect_bounds(),
-        headers=_all_headers(url, headers),
         proxy=proxy,
-        request_class=_Request,
+        request_class=cast("type[aiohttp.ClientRequest]", _Requests(headers)),
     ) as session:
         transport = SessionTransport(session, url, timeout_s=timeout_s)
         try:
@@ -58,11 +57,6 @@ class SessionTransport:
         self._url = url
         self._timeout_s = timeout_s
         self._flights = Flights(timeout_s=timeout_s)
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        """What each request says, but for the length of its body."""
-        return self._session.headers
 
     async def exchange(self, body: bytes) -> Exchange:
         """POST `body` and return the whole reply; raises ExchangeError when there is none."""
@@ -139,15 +133,37 @@ class _Body(aiohttp.Payload):
         return bytes(self._value).decode(encoding, errors)
 
 
-class _Request(aiohttp.ClientRequest):
-    """A request whose headers are all there when it is made, as a copy of its own: see `_all_headers`."""
+class _Requests:
+    """Makes the requests of a session, all with these headers; each POST is a copy of the first but for its body.
 
-    def update_headers(self, headers: LooseHeaders | None) -> None:
-        """Take the headers as they are, where they are the session's."""
-        if isinstance(headers, CIMultiDict) and "Host" in headers:
-            self.headers = headers
-        else:
-            super().update_headers(headers)
+    The headers are no default ones of the session, because aiohttp would tell those to a proxy, in the open. What goes
+    by a proxy is no copy: aiohttp changes such requests on their way.
+    """
+
+    def __init__(self, headers: Mapping[str, str]) -> None:
+        self._headers = headers
+        self._first: aiohttp.ClientRequest | None = None
+
+    def __call__(
+        self,
+        method: str,
+        url: URL,
+        *,
+        data: object,
+        headers: LooseHeaders,  # noqa: ARG002 - the session has none
+        proxy: URL | None,
+        **others: Any,
+    ) -> aiohttp.ClientRequest:
+        if method != "POST" or proxy is not None:
+            return aiohttp.ClientRequest(method, url, data=data, headers=self._headers, proxy=proxy, **others)
+        if self._first is None:
+            self._first = aiohttp.ClientRequest(method, url, headers=self._headers, **others)
+            self._first.headers.popall("Content-Length", None)
+        request = aiohttp.ClientRequest.__new__(aiohttp.ClientRequest)
+        vars(request).update(vars(self._first))
+        request.headers = self._first.headers.copy()
+        request.update_body_from_data(data)
+        return request
 
 
 class _NoCookies(aiohttp.DummyCookieJar):
@@ -159,14 +175,6 @@ class _NoCookies(aiohttp.DummyCookieJar):
 
     def filter_cookies(self, request_url: URL) -> BaseCookie[str]:  # noqa: ARG002 - the name of aiohttp
         return self._none
-
-
-def _all_headers(url: URL, headers: Mapping[str, str]) -> CIMultiDict[str]:
-    """Return all headers that aiohttp would send with a POST to `url`, but for the length of its body."""
-    request = aiohttp.ClientRequest("POST", url, headers=headers, loop=asyncio.get_running_loop())
-    complete = request.headers.copy()
-    complete.popall("Content-Length", None)
-    return complete
 
 
 async def _once(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:

@@ -73,7 +73,7 @@ async def open_transport(  # noqa: PLR0913 - each is a fact of its own about the
             yield by_session
         elif await is_offered(by_session):
             async with contextlib.aclosing(
-                LeanTransport(connector, url, by_session.headers, timeout_s=timeout_s, inquirer=by_session)
+                LeanTransport(connector, url, headers, timeout_s=timeout_s, inquirer=by_session)
             ) as lean:
                 yield lean
         else:

@@ -75,8 +75,8 @@ def run(main: Coroutine[Any, Any, None], loops: Callable[[], asyncio.AbstractEve
         runner.run(asyncio.wait_for(main, 10))
 
 
-def opened(base_url: str) -> Any:
-    headers = {"Authorization": f"Bearer {KEY}"}
+def opened(base_url: str, auth_header: str = "Authorization") -> Any:
+    headers = {auth_header: f"Bearer {KEY}"}
     return open_transport(base_url=base_url, headers=headers, query={}, timeout_s=5.0, concurrency=4, trust_env=True)
 
 
@@ -124,11 +124,16 @@ def proxied(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
 
 
 @pytest.mark.parametrize("loops", [None, uvloop.new_event_loop])
+@pytest.mark.parametrize("auth_header", ["Authorization", "api-key"])
+@pytest.mark.parametrize("has_password", [False, True])
 def test_r42_https_goes_through_a_tunnel_that_never_sees_the_key(
     certificate: Certificate,
     proxied: Callable[[int], None],
     monkeypatch: pytest.MonkeyPatch,
     loops: Callable[[], asyncio.AbstractEventLoop] | None,
+    auth_header: str,
+    *,
+    has_password: bool,
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate.path))
 
@@ -137,18 +142,51 @@ def test_r42_https_goes_through_a_tunnel_that_never_sees_the_key(
             tunnel = Tunnel(origin.port)
             async with raw_server(tunnel) as proxy:
                 proxied(proxy.port)
-                async with opened("https://api.example.invalid/v1") as transport:
-                    assert (await transport.exchange(b"{}")).body == GOOD
-            (head,) = tunnel.heads
-            assert head.startswith(b"CONNECT api.example.invalid:443 HTTP/1.1\r\n")
-            assert b"\r\nProxy-Authorization: Basic " in head
-            assert KEY.encode() not in head + tunnel.passed
-            (asked,) = origin.requests
-            assert asked.startswith(b"POST /v1/chat/completions HTTP/1.1\r\nHost: api.example.invalid\r\n")
-            assert f"\r\nAuthorization: Bearer {KEY}\r\n".encode() in asked
-            assert b"Proxy-Authorization" not in asked
+                if not has_password:
+                    monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{proxy.port}")
+                async with opened("https://api.example.invalid/v1", auth_header) as transport:
+                    for _ in range(2):
+                        assert (await transport.exchange(b"{}")).body == GOOD
+            assert len(tunnel.heads) == len(origin.requests) == 2
+            for head in tunnel.heads:
+                assert head.startswith(b"CONNECT api.example.invalid:443 HTTP/1.1\r\n")
+                assert (b"\r\nProxy-Authorization: Basic " in head) is has_password
+                assert (b"Proxy-Authorization" in head) is has_password
+                assert KEY.encode() not in head + tunnel.passed
+            for asked in origin.requests:
+                assert asked.startswith(b"POST /v1/chat/completions HTTP/1.1\r\nHost: api.example.invalid\r\n")
+                assert f"\r\n{auth_header}: Bearer {KEY}\r\n".encode() in asked
+                assert b"Proxy-Authorization" not in asked
 
     run(main(), loops)
+
+
+@pytest.mark.parametrize("has_password", [False, True])
+def test_r42_http_asks_the_proxy_itself_for_every_request(
+    proxied: Callable[[int], None], monkeypatch: pytest.MonkeyPatch, *, has_password: bool
+) -> None:
+    async def script(peer: Peer) -> None:
+        for _ in range(3):
+            await peer.request()
+            await peer.send(whole(GOOD))
+
+    async def main() -> None:
+        async with raw_server(script) as proxy:
+            proxied(proxy.port)
+            if not has_password:
+                monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{proxy.port}")
+            async with opened("http://api.example.invalid/v1") as transport:
+                for size in range(3):
+                    await transport.exchange(b"x" * size)
+        assert (proxy.connections, len(proxy.requests)) == (1, 3)
+        for size, asked in enumerate(proxy.requests):
+            assert asked.startswith(b"POST http://api.example.invalid/v1/chat/completions HTTP/1.1\r\n")
+            assert asked.endswith(b"\r\n\r\n" + b"x" * size)
+            assert asked.count(b"\r\nContent-Length: %d\r\n" % size) == asked.count(b"Content-Length") == 1
+            assert asked.count(f"\r\nAuthorization: Bearer {KEY}\r\n".encode()) == asked.count(KEY.encode()) == 1
+            assert asked.count(b"\r\nProxy-Authorization: Basic ") == asked.count(b"Proxy-") == int(has_password)
+
+    run(main())
 
 
 def test_r42_tls_is_verified_through_a_tunnel_too(
