@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from http.cookies import BaseCookie, SimpleCookie
-from typing import Any, cast
 
 import aiohttp
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.typedefs import LooseHeaders
+from multidict import CIMultiDict
 from yarl import URL
 
 from batchrun.client.arriving import ExchangeError, at_once
@@ -39,7 +39,7 @@ async def open_session(
         cookie_jar=_NoCookies(),
         timeout=connect_bounds(),
         proxy=proxy,
-        request_class=cast("type[aiohttp.ClientRequest]", _Requests(headers)),
+        request_class=_requests_with(_all_headers(url, headers)),
     ) as session:
         transport = SessionTransport(session, url, timeout_s=timeout_s)
         try:
@@ -133,39 +133,6 @@ class _Body(aiohttp.Payload):
         return bytes(self._value).decode(encoding, errors)
 
 
-class _Requests:
-    """Makes the requests of a session, all with these headers; each POST is a copy of the first but for its body.
-
-    The headers are no default ones of the session, because aiohttp would tell those to a proxy, in the open. What goes
-    by a proxy is no copy: aiohttp changes such requests on their way.
-    """
-
-    def __init__(self, headers: Mapping[str, str]) -> None:
-        self._headers = headers
-        self._first: aiohttp.ClientRequest | None = None
-
-    def __call__(
-        self,
-        method: str,
-        url: URL,
-        *,
-        data: object,
-        headers: LooseHeaders,  # noqa: ARG002 - the session has none
-        proxy: URL | None,
-        **others: Any,
-    ) -> aiohttp.ClientRequest:
-        if method != "POST" or proxy is not None:
-            return aiohttp.ClientRequest(method, url, data=data, headers=self._headers, proxy=proxy, **others)
-        if self._first is None:
-            self._first = aiohttp.ClientRequest(method, url, headers=self._headers, **others)
-            self._first.headers.popall("Content-Length", None)
-        request = aiohttp.ClientRequest.__new__(aiohttp.ClientRequest)
-        vars(request).update(vars(self._first))
-        request.headers = self._first.headers.copy()
-        request.update_body_from_data(data)
-        return request
-
-
 class _NoCookies(aiohttp.DummyCookieJar):
     """Has no cookies, and makes no new object for each request to say so."""
 
@@ -175,6 +142,30 @@ class _NoCookies(aiohttp.DummyCookieJar):
 
     def filter_cookies(self, request_url: URL) -> BaseCookie[str]:  # noqa: ARG002 - the name of aiohttp
         return self._none
+
+
+def _requests_with(all_headers: CIMultiDict[str]) -> type[aiohttp.ClientRequest]:
+    """Return the requests of a session, which all have these headers.
+
+    They are no default ones of the session, because aiohttp would tell those to a proxy, in the open.
+    """
+
+    class Request(aiohttp.ClientRequest):
+        def update_headers(self, headers: LooseHeaders | None) -> None:  # noqa: ARG002 - the session's: none
+            self.headers = all_headers.copy()
+
+        def update_auto_headers(self, skip_auto_headers: Iterable[str] | None) -> None:
+            """Add none: they are among all."""
+
+    return Request
+
+
+def _all_headers(url: URL, headers: Mapping[str, str]) -> CIMultiDict[str]:
+    """Return all headers that aiohttp would send with a POST to `url`, but for the length of its body."""
+    request = aiohttp.ClientRequest("POST", url, headers=headers, loop=asyncio.get_running_loop())
+    complete = request.headers.copy()
+    complete.popall("Content-Length", None)
+    return complete
 
 
 async def _once(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
