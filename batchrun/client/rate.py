@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections import deque
 from collections.abc import Coroutine, Iterable
 from typing import NamedTuple, Protocol
 
@@ -62,19 +61,23 @@ class Window:
         self._rounding = 1e-9 * limit
         self._window_s = window_s
         self._grain_s = window_s / GRAINS
-        self._grains: deque[tuple[int, float]] = deque()
+        self._grains: dict[int, float] = {}
+        """Rising, so the first is the oldest; it leaves the window at `_leaves_at`."""
+        self._newest = 0
+        self._leaves_at = math.inf
         self._sum = 0.0
 
     def wait_s(self, amount: float, now: float) -> float:
         """Return how long until `amount` more fits, 0 when it does; more than the limit waits for an empty window."""
-        self._forget(now)
+        if now >= self._leaves_at:
+            self._forget(now)
         over = self._sum + min(amount, self._limit) - self._limit
         if over <= self._rounding:
             return 0.0
-        for grain, held in self._grains:
+        for grain, held in self._grains.items():
             over -= held
             if over <= self._rounding:
-                return max((grain + 1) * self._grain_s + self._window_s - now, TICK_S)
+                return max(self._end_of(grain) - now, TICK_S)
         return TICK_S  # only what was corrected downwards is left
 
     def used(self, now: float) -> float:
@@ -85,17 +88,16 @@ class Window:
     def add(self, amount: float, at: float) -> None:
         """Take note of what was let in at `at`, or of its correction; what has left the window counts no more."""
         grain = int(at // self._grain_s)
-        self._sum += amount
-        if not self._grains or self._grains[-1][0] < grain:
-            self._grains.append((grain, amount))
+        if grain in self._grains:
+            self._grains[grain] += amount
+        elif grain > self._newest or not self._grains:
+            self._grains[grain] = amount
+            self._newest = grain
+            if self._leaves_at == math.inf:
+                self._leaves_at = self._end_of(grain)
+        else:
             return
-        for place in range(len(self._grains) - 1, -1, -1):
-            if self._grains[place][0] == grain:
-                self._grains[place] = (grain, self._grains[place][1] + amount)
-                return
-            if self._grains[place][0] < grain:
-                break
-        self._sum -= amount
+        self._sum += amount
 
     def resize(self, limit: float, now: float) -> list[Sent]:
         """Hold to another limit from now on; return what was let in under the part of the old one that is given up.
@@ -105,9 +107,9 @@ class Window:
         self._forget(now)
         given: list[Sent] = []
         if limit < self._limit:
-            kept = cut([held for _, held in self._grains], limit / self._limit)
+            kept = cut(list(self._grains.values()), limit / self._limit)
             given = [Sent(at, held - mine) for (at, held), mine in zip(self.past(), kept, strict=True)]
-            self._grains = deque((grain, mine) for (grain, _), mine in zip(self._grains, kept, strict=True))
+            self._grains = dict(zip(self._grains, kept, strict=True))
             self._sum = sum(kept)
         self._limit = limit
         self._rounding = 1e-9 * limit
@@ -115,7 +117,7 @@ class Window:
 
     def past(self) -> list[Sent]:
         """Return what was let in."""
-        return [Sent((grain + 0.5) * self._grain_s, held) for grain, held in self._grains]
+        return [Sent((grain + 0.5) * self._grain_s, held) for grain, held in self._grains.items()]
 
     def take_on(self, sent: Iterable[Sent]) -> None:
         """Count what was let in elsewhere as if it had been here."""
@@ -124,13 +126,21 @@ class Window:
             grain = math.floor(at / self._grain_s)
             grains[grain] = grains.get(grain, 0.0) + amount
             self._sum += amount
-        self._grains = deque(sorted(grains.items()))
+        self._grains = dict(sorted(grains.items()))
+        if grains:
+            self._newest = max(grains)
+            self._leaves_at = self._end_of(min(grains))
 
     def _forget(self, now: float) -> None:
-        while self._grains and (self._grains[0][0] + 1) * self._grain_s + self._window_s <= now:
-            self._sum -= self._grains.popleft()[1]
+        while now >= self._leaves_at:
+            self._sum -= self._grains.pop(next(iter(self._grains)))
+            self._leaves_at = self._end_of(next(iter(self._grains))) if self._grains else math.inf
         if not self._grains:
             self._sum = 0.0
+
+    def _end_of(self, grain: int) -> float:
+        """Return when a grain leaves the window."""
+        return (grain + 1) * self._grain_s + self._window_s
 
 
 class Limit(Protocol):
