@@ -118,12 +118,13 @@ class Rates(msgspec.Struct, frozen=True, kw_only=True):
 
     def most_nanousd(self, prompt_tokens: int, completion_tokens: int) -> int:
         """Return what no request of up to so many tokens can cost more than, at the dearest tier within its reach."""
-        dearest = self.input.dearest(prompt_tokens)
+        dearest = self.input.dearest(prompt_tokens) if self.input.tiers else self.input.units
         if self.cached_input is not None:
             dearest = max(dearest, self.cached_input.dearest(prompt_tokens))
         if self.cache_write is not None:
             dearest = max(dearest, self.cache_write.dearest(prompt_tokens))
-        total = prompt_tokens * dearest + completion_tokens * self.output.dearest(prompt_tokens)
+        output = self.output.dearest(prompt_tokens) if self.output.tiers else self.output.units
+        total = prompt_tokens * dearest + completion_tokens * output
         return -(-total // _UNITS)
 
 

@@ -106,13 +106,13 @@ class Worker:
         try:
             if (admitted := await self._lanes.enter(request.body, row.shun)) is None:
                 return Step(wait_s=None if row.shun is None else row.shun.left_s)  # 0 where it is over by now
-            lane, tokens = admitted
+            lane = admitted.lane
             began, began_us = self._clock(), self._wall_us()
             if row.began is None:
                 row.began = began
             row.in_flight = True
             self._flying[row.row] = began
-            attempt = await lane.attempt(request.body, model=request.model, tokens=tokens)
+            attempt = await lane.attempt(request.body, model=request.model, tokens=admitted.tokens)
             row.in_flight = False
             row.tries = counted(row.tries, attempt, began_us)
             step = self._step(row, request, lane, attempt)

@@ -179,7 +179,7 @@ class Lane:
         gate.succeeded()
         if usage.total_tokens is not None:
             gate.correct(usage.total_tokens - tokens, sent_at)
-        return self._fair()
+        return self._fair() if self._outage.in_a_row else Weather.FAIR
 
     def _hold_back(self, trouble: Trouble, tokens: float, sent_at: float) -> None:
         """Let the gate know what trouble asks of it, and what an attempt was worth that can't have been billed."""

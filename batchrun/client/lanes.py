@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Container, Iterator, Sequence
 from statistics import mean
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import msgspec
 
@@ -43,7 +43,7 @@ class Shun(msgspec.Struct, frozen=True, kw_only=True):
         return min(self.left().values(), default=0.0)
 
 
-class Admitted(NamedTuple):
+class Admitted(msgspec.Struct, frozen=True, gc=False):
     """The lane that has taken a row in, and the tokens that were taken there for it."""
 
     lane: Lane
@@ -128,9 +128,9 @@ class Lanes:
         while not self._closed:
             shunned = {} if shun is None else {lane: s for lane, s in shun.left().items() if lane.retired is None}
             choice = [Admitted(lane, lane.expected_tokens(body)) for lane in self._choice(shunned)]
-            for lane, tokens in choice:
-                if lane.gate.enter_now(tokens):
-                    return Admitted(lane, tokens)
+            for one in choice:
+                if one.lane.gate.enter_now(one.tokens):
+                    return one
             if shunned or not choice:
                 return None
             if (opened := await self._first_to_open(choice)) is not None:
@@ -153,17 +153,17 @@ class Lanes:
         """Wait at all of these gates; return the one that let in, None when the lanes have changed instead."""
         entered: list[Admitted] = []
 
-        async def wait_at(lane: Lane, tokens: float) -> None:
-            if await lane.gate.enter(tokens):
-                entered.append(Admitted(lane, tokens))
+        async def wait_at(one: Admitted) -> None:
+            if await one.lane.gate.enter(one.tokens):
+                entered.append(one)
             self.changed()  # before another one that opens in the same moment lets in too
 
         try:
             async with asyncio.TaskGroup() as group:
-                self._waiting += [group.create_task(wait_at(*one), name=f"at {one.lane.name}") for one in choice]
+                self._waiting += [group.create_task(wait_at(one), name=f"at {one.lane.name}") for one in choice]
         except BaseException:
-            for lane, _ in entered:
-                lane.gate.leave()
+            for one in entered:
+                one.lane.gate.leave()
             raise
         finally:
             self._waiting.clear()

@@ -29,25 +29,24 @@ class Outage:
         """Bear `max_outage_s` seconds, counted on the monotonic `clock` from the first failure in the row."""
         self._max_outage_s = max_outage_s
         self._clock = clock
-        self._in_a_row = 0
+        self.in_a_row = 0
+        """Failures since the endpoint was last seen to be there."""
         self._since = 0.0
         self._probes = 0
         self.is_on = False
 
     def answered(self) -> Weather:
         """Take note of an exchange that ended in any other way: the endpoint is there."""
-        if not self._in_a_row:
-            return Weather.FAIR
-        self._in_a_row = self._probes = 0
+        self.in_a_row = self._probes = 0
         was_on, self.is_on = self.is_on, False
         return Weather.ENDS if was_on else Weather.FAIR
 
     def failed(self) -> Weather:
         """Take note of a failure that may be the endpoint's."""
-        self._in_a_row += 1
-        if self._in_a_row == 1:
+        self.in_a_row += 1
+        if self.in_a_row == 1:
             self._since = self._clock()
-        if self._in_a_row < IN_A_ROW:
+        if self.in_a_row < IN_A_ROW:
             return Weather.FAIR
         if self._clock() - self._since >= self._max_outage_s:
             return Weather.TOO_LONG

@@ -28,7 +28,7 @@ def pace_gap_s(headers: Mapping[str, str], *, tokens: float) -> float:
 
     `headers` have lower-case names; `tokens` is what an attempt uses.
     """
-    if not _TOLD.intersection(headers):
+    if _TOLD.isdisjoint(headers):
         return 0.0
     gap_s = OVER_LIMIT_GAP_S if headers.get("x-ratelimit-over-limit", "").strip().lower() == "yes" else 0.0
     for left_name, limit_name, window_s, counts_tokens in _COUNTED:

@@ -88,10 +88,10 @@ class Envelope:
         digest.update(messages.canonical + after)
         tail = self._bare_tail if "stream_options" in fields else self._usage_tail
         body = head + messages.plain + tail
-        return Request(row=row, body=body, sha256=digest.hexdigest(), model=self._own_model(params))
+        return Request(row=row, body=body, sha256=digest.hexdigest(), model=self._own_model(params) if params else None)
 
-    def _own_model(self, params: Mapping[str, object] | None) -> str | None:
-        model = params.get("model") if params else None
+    def _own_model(self, params: Mapping[str, object]) -> str | None:
+        model = params.get("model")
         return model if isinstance(model, str) and model != self._fields.get("model") else None
 
 

@@ -100,8 +100,10 @@ class Prompter:
 
     def params(self, record: Record) -> Mapping[str, object] | None:
         """Return the body fields that one record overrides, or None; raises RecordError when they can't be used."""
+        if self._params is None:
+            return None
         try:
-            return self._params_of(record)
+            return self._params_of(record, self._params)
         except RecursionError:
             raise RecordError("the row's parameters are nested too deeply") from None
 
@@ -122,23 +124,21 @@ class Prompter:
         tried = [*self._messages_columns, *([self._prompt_column] if self._prompt_column else [])]
         raise RecordError(f"no prompt: {' and '.join(f'`{name}`' for name in tried)} null in this row")
 
-    def _params_of(self, record: Record) -> Mapping[str, object] | None:
-        if self._params is None:
-            return None
-        value = values_of(record).get(self._params)
+    def _params_of(self, record: Record, column: str) -> Mapping[str, object] | None:
+        value = values_of(record).get(column)
         if value is None:
             return None
         if self._from_arrow and not isinstance(value, str):
             parsed = without_absent(value) or dict[str, object]()  # an empty map arrives as an empty list
         else:
-            parsed = from_json(self._params, value)
+            parsed = from_json(column, value)
         if not isinstance(parsed, dict):
-            raise RecordError(f"column `{self._params}` holds {kind_of(parsed)}, expected an object")
+            raise RecordError(f"column `{column}` holds {kind_of(parsed)}, expected an object")
         given = cast("dict[str, object]", parsed)
         for name in NOT_FOR_PARAMS:
             if name in given:
-                raise RecordError(f"column `{self._params}` may not hold `{name}`")
-        refuse_unsendable(self._params, given)
+                raise RecordError(f"column `{column}` may not hold `{name}`")
+        refuse_unsendable(column, given)
         return given
 
     def _encode_given(self, name: str, value: object, system: str | None) -> Messages:
