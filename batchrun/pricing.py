@@ -18,6 +18,7 @@ _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")  
 _NANO = Decimal(10) ** 9
 _MOST_NANOUSD = 2**63 - 1
 _MOST_USD = _MOST_NANOUSD / _NANO
+_MOST_USD_OF_DOUBLE = 1e6
 _UNITS = 10**9
 """Of these is a nano-USD made where tokens are multiplied by prices, so prices are exact to 12 decimals."""
 _HALF = _UNITS // 2
@@ -140,6 +141,18 @@ def _units(usd_per_million: Decimal) -> int:
 def rate(usd_per_million: float) -> Rate:
     """Return a rate without tiers, the double as it is written."""
     return Rate(Decimal(str(usd_per_million)))
+
+
+def nanousd_of_double(usd: float) -> int | None:
+    """Return the nano-USD, the nearest, of any decimal number that becomes this double; None where they may differ.
+
+    A whole number of them that becomes the same double differs from what was written by no more than 2⁻⁵² of it: below
+    a million USD that is less than a quarter of a nano-USD.
+    """
+    if not 0 <= usd < _MOST_USD_OF_DOUBLE:
+        return None
+    nanousd = round(usd * 1e9)
+    return nanousd if nanousd / 1e9 == usd else None
 
 
 def nanousd_from_usd(value: object) -> int | None:

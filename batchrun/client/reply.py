@@ -28,6 +28,7 @@ _REASONS: Mapping[str | None, FinishReason] = {
 }
 _ENDED: Mapping[FinishReason | None, _Status] = {"content_filter": "refused", "length": "truncated"}
 _STANDARD_TIERS: Mapping[str | None, str | None] = {"standard": "default", "on_demand": "default"}
+_NO_CALLS = (ABSENT, msgspec.Raw(b"null"), msgspec.Raw(b"[]"))
 _NO_ERROR = frozenset(["{}", '""', "false"])
 _BROKEN_REASONS = frozenset(["error", "abort", "insufficient_system_resource"])
 
@@ -88,7 +89,7 @@ class ReplyReader:
         finish = _REASONS.get(choice.finish_reason) or _unusual_reason(choice.finish_reason, flags)
         message = choice.message
         reasoning = message.reasoning if message.reasoning_content is None else message.reasoning_content
-        has_no_calls = message.tool_calls is ABSENT and message.function_call is ABSENT
+        has_no_calls = message.tool_calls in _NO_CALLS and message.function_call in _NO_CALLS
         tool_calls = None if has_no_calls else _tool_calls(message)
         status: _Status = "ok" if message.content or tool_calls is not None else "empty"
         if message.refusal or finish in _ENDED:  # seen before emptiness (PROTOCOL.md 2.2, #22b)

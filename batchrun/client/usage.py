@@ -12,7 +12,7 @@ from msgspec import Meta
 
 from batchrun.client.body import ABSENT, as_object, json_text
 from batchrun.model.attempt import Cost, Usage
-from batchrun.pricing import Rates, nanousd_from_usd
+from batchrun.pricing import Rates, nanousd_from_usd, nanousd_of_double
 
 _MOST_TOKENS = 10**8
 _MOST_DIGITS = 13
@@ -37,12 +37,17 @@ class _Usage(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     prompt_tokens: _Count | None = None
     completion_tokens: _Count | None = None
     total_tokens: _Count | None = None
-    estimated_cost: Decimal | None = None
+    estimated_cost: float | None = None
     prompt_tokens_details: _Cached | None = None
     completion_tokens_details: _Reasoned | None = None
 
 
+class _Costed(msgspec.Struct, gc=False):
+    estimated_cost: Decimal
+
+
 _USAGE = msgspec.json.Decoder(_Usage)
+_COSTED = msgspec.json.Decoder(_Costed)
 
 
 def read_usage(
@@ -65,6 +70,7 @@ def read_usage(
         flags.append("usage_missing")
         return Usage(), _reported(None, headers, flags)
     given: Mapping[str, object] | None = None
+    nanousd: int | None = None
     try:
         typed = _USAGE.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError):
@@ -80,21 +86,28 @@ def read_usage(
             reasoning_tokens=reasoned.reasoning_tokens if reasoned else None,
             raw=text,
         )
-        if typed.estimated_cost is not None:
-            given = {"estimated_cost": typed.estimated_cost}
+        if typed.estimated_cost is not None and (nanousd := nanousd_of_double(typed.estimated_cost)) is None:
+            given = {"estimated_cost": _COSTED.decode(raw).estimated_cost}
     if not (groq is ABSENT and timings is ABSENT) and usage.cached_tokens is None:
         more = _count(flags, _cached_by_groq(groq, flags), _object(timings).get("cache_n"))
         usage = msgspec.structs.replace(usage, cached_tokens=more)
-    total, prompt, completion = usage.total_tokens, usage.prompt_tokens, usage.completion_tokens
-    if prompt is not None and completion is not None:
-        if total is None:
-            usage = msgspec.structs.replace(usage, total_tokens=prompt + completion)
-        elif total != prompt + completion:
-            _add(flags, "usage_inconsistent")
+    prompt, completion = usage.prompt_tokens, usage.completion_tokens
+    if prompt is not None and completion is not None and usage.total_tokens != prompt + completion:
+        usage = _totalled(usage, prompt + completion, flags)
+    if nanousd is not None:
+        return usage, Cost(nanousd=nanousd, source="server")
     if (given is not None or _COST_HEADER in headers) and (cost := _reported(given, headers, flags)) is not None:
         return usage, cost
     nanousd = None if rates is None else rates.nanousd(usage)
     return usage, None if nanousd is None else Cost(nanousd=nanousd, source="price")
+
+
+def _totalled(usage: Usage, total_tokens: int, flags: list[str]) -> Usage:
+    """Return a usage whose total is not this one with it where it has none."""
+    if usage.total_tokens is None:
+        return msgspec.structs.replace(usage, total_tokens=total_tokens)
+    _add(flags, "usage_inconsistent")
+    return usage
 
 
 def _tolerant(text: str, flags: list[str]) -> tuple[Usage, Mapping[str, object]]:

@@ -474,6 +474,26 @@ def test_any_body_is_a_reply_or_one_kind_of_trouble(tree: dict[str, object], jun
         reader().salvage(given_body, {})
 
 
+@pytest.mark.parametrize(
+    ("text", "nanousd"),
+    [
+        ("0.00016236", 162_360),
+        ("16236e-8", 162_360),
+        ("0.0000000005", 0),
+        ("0.0000000015", 2),
+        ("0.00000000049999999999999999999", 0),
+        ("0.00000000050000000000000000001", 1),
+        ("0.30000000000000004", 300_000_000),
+        ("1000000.0000000005", 1_000_000_000_000_000),
+    ],
+)
+def test_a_cost_is_exact_as_it_is_written(text: str, nanousd: int) -> None:
+    """Also where the nearest double stands on the other side of half a nano-USD, or on it."""
+    usage, cost, flags = usage_of(f'{{"prompt_tokens":1,"completion_tokens":1,"estimated_cost":{text}}}')
+    assert (cost, flags) == (Cost(nanousd=nanousd, source="server"), [])
+    assert usage.total_tokens == 2
+
+
 def test_a_usual_reply_takes_few_functions() -> None:
     """Each is called once a row: what is odd may cost more, what nearly every reply is may not."""
     called: list[str] = []
@@ -486,12 +506,7 @@ def test_a_usual_reply_takes_few_functions() -> None:
     before = sys.getprofile()
     sys.setprofile(note)
     try:
-        replies.read(body({"content": "text"}), {})
+        replies.read(GOOD, {})
     finally:
         sys.setprofile(before)
-    assert [name for name in called if name not in {"body", "<lambda>"}] == [
-        "read",
-        "decode_body",
-        "read_usage",
-        "json_text",
-    ]
+    assert called == ["read", "decode_body", "read_usage", "json_text", "nanousd_of_double"]

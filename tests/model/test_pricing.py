@@ -6,11 +6,11 @@ from decimal import Decimal
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from batchrun.model.attempt import Usage
-from batchrun.pricing import Price, Rate, Rates, nanousd_from_usd, usd
+from batchrun.pricing import Price, Rate, Rates, nanousd_from_usd, nanousd_of_double, usd
 
 
 def rates(**prices: float) -> Rates:
@@ -183,6 +183,27 @@ def test_what_is_no_cost(value: object) -> None:
 @given(st.integers(0, 10**15))
 def test_nanousd_survive_usd(nanousd: int) -> None:
     assert nanousd_from_usd(usd(nanousd)) == nanousd
+
+
+@given(st.decimals(0, 2_000_000, places=9) | st.decimals(0, 2, places=14) | st.floats(0, 2e6).map(Decimal))
+@example(Decimal("5E-10"))
+@example(Decimal("15E-10"))
+@example(Decimal("0.1234567885"))
+@example(Decimal("999999.9999999994999999999999999999"))
+def test_the_nanousd_of_a_double_are_those_of_what_was_written(written: Decimal) -> None:
+    """Half a nano-USD goes to the even one: a double that stands for a half says nothing of which side it came from."""
+    found = nanousd_of_double(float(written))
+    assert found is None or found == nanousd_from_usd(written)
+
+
+@given(st.integers(0, 10**15 - 1))
+def test_whole_nanousd_are_known_from_their_double(nanousd: int) -> None:
+    assert nanousd_of_double(float(f"{nanousd}e-9")) == nanousd
+
+
+@pytest.mark.parametrize("usd", [-1e-9, -1.0, 1e6, 1e300, float("inf"), float("-inf"), float("nan")])
+def test_what_a_double_may_not_stand_for(usd: float) -> None:
+    assert nanousd_of_double(usd) is None
 
 
 @pytest.mark.parametrize("price", [{"input": -1, "output": 1}, {"input": 1_000_001, "output": 0}])
