@@ -17,8 +17,8 @@ from typing import NamedTuple
 
 from batchrun.client.limits import Limits, Needs, Quotas, fullest, give_back, let_in, take_back, take_now
 from batchrun.client.pacing import Pacing
-from batchrun.client.rate import Sent
 from batchrun.client.slots import Slots
+from batchrun.client.window import Sent
 from batchrun.events import Bound, LaneState
 
 BOUNDS: tuple[Bound, ...] = ("slots", "requests", "tokens", "daily requests", "daily tokens", "pause")

@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
-from batchrun.client.rate import Limit, Quota, Rate, Sent
+from batchrun.client.rate import Limit, Quota, Rate
+from batchrun.client.window import Sent
 from batchrun.events import Bound
 
 _TOKENS: frozenset[Bound] = frozenset(["tokens", "daily tokens"])

@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
 
-from batchrun.client.rate import cut
+from batchrun.client.window import cut
 from batchrun.events import Bound
 from batchrun.job.lanes import lanes_of
 from batchrun.job.settings import Job

@@ -14,7 +14,7 @@ import msgspec
 
 from batchrun.client.lane import Lane
 from batchrun.client.lanes import Lanes
-from batchrun.client.rate import Sent
+from batchrun.client.window import Sent
 from batchrun.engine.channel import Channel
 from batchrun.engine.local import drive
 from batchrun.engine.messages import (

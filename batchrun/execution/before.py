@@ -10,6 +10,7 @@ import msgspec
 
 from batchrun.client.limits import Quotas
 from batchrun.client.rate import DAY_S, Quota
+from batchrun.client.window import Sent
 from batchrun.errors import OutputError
 from batchrun.job.lanes import LanePlan
 from batchrun.job.options import RunOptions
@@ -35,8 +36,8 @@ class Before(msgspec.Struct, frozen=True, kw_only=True):
         ends_s = [(min((minute.minute + 1) * _MINUTE_S + ago_s, clock()), minute) for minute in self.spent]
         requests, tokens = limits.requests_per_day, limits.tokens_per_day
         return Quotas(
-            requests=Quota(requests, ((minute.requests, at) for at, minute in ends_s)) if requests else None,
-            tokens=Quota(tokens, ((minute.tokens, at) for at, minute in ends_s)) if tokens else None,
+            requests=Quota(requests, (Sent(at, minute.requests) for at, minute in ends_s)) if requests else None,
+            tokens=Quota(tokens, (Sent(at, minute.tokens) for at, minute in ends_s)) if tokens else None,
         )
 
 

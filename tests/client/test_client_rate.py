@@ -10,20 +10,19 @@ from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 from client_virtual_clock import run_virtually
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from batchrun.client.estimate import Estimate
 from batchrun.client.limiter import Gate
 from batchrun.client.limits import Quotas
-from batchrun.client.rate import Quota, Window, cut
+from batchrun.client.rate import Quota
+from batchrun.client.window import Sent
 from batchrun.execution.before import Before
 from batchrun.job.settings import LimitSettings
 from batchrun.ledger.records import SpentMinute
 from batchrun.model.attempt import Usage
 
 SMALL, LARGE = 100, 30_000
-Sent = list[tuple[float, float, float]]
+Log = list[tuple[float, float, float]]
 """When each attempt was let in, its tokens, and how long it had been at the head of the queue."""
 
 
@@ -33,9 +32,9 @@ def mixed(seed: int) -> Iterator[int]:
         yield LARGE if chance.random() < 0.1 else SMALL
 
 
-def sent(limit: float, *, minutes: float, estimate: Callable[[int], float], latency_s: float = 1.0) -> Sent:
+def sent(limit: float, *, minutes: float, estimate: Callable[[int], float], latency_s: float = 1.0) -> Log:
     """Send mixed rows through a gate as fast as it lets; replies say after `latency_s` what each was worth."""
-    log: Sent = []
+    log: Log = []
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
@@ -129,40 +128,13 @@ def test_r20_requests_and_tokens_are_taken_together_and_in_order() -> None:
     assert sum(size for _, size, _ in times) >= 0.97 * 600_000
 
 
-@settings(deadline=None)
-@given(
-    st.lists(st.tuples(st.floats(0, 30), st.floats(1, 400), st.floats(-300, 300)), max_size=60),
-    st.floats(100, 1000),
-)
-def test_a_window_never_lets_in_more_than_fits(steps: Sequence[tuple[float, float, float]], limit: float) -> None:
-    """By the amounts as they are known when something is let in, corrections included."""
-    window = Window(limit=limit, window_s=60.0)
-    now = 0.0
-    held: list[list[float]] = []
-    for later_s, amount, correction in steps:
-        now += later_s
-        now += window.wait_s(amount, now)
-        for _ in range(2000):
-            if not (more := window.wait_s(amount, now)):
-                break
-            now += more
-        in_window = sum(size for at, size in held if at > now - 60.0 + 1e-9)
-        assert in_window + min(amount, limit) <= limit * (1 + 1e-6) + 1e-6
-        window.add(amount, now)
-        held.append([now, amount])
-        if correction < 0 or len(held) % 3 == 0:
-            by = max(correction, -amount)
-            window.add(by, now)
-            held[-1][1] += by
-
-
 def test_a_day_is_used_at_once_and_then_as_the_day_before_falls_out_of_it() -> None:
     """1,000 requests a day, of which 300 were sent 23 hours ago: 700 go now, the next in an hour."""
     times: list[float] = []
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
-        quotas = Quotas(requests=Quota(1000, [(300, loop.time() - 23 * 3600)]))
+        quotas = Quotas(requests=Quota(1000, [Sent(loop.time() - 23 * 3600, 300)]))
         gate = Gate(slots=5000, requests_per_minute=None, quotas=quotas)
         while len(times) < 1500:
             assert await gate.enter()
@@ -230,37 +202,3 @@ def test_what_a_run_used_in_its_last_minute_counts_for_the_next_at_once() -> Non
         quotas = before.quotas(LimitSettings(requests_per_day=1000), clock=lambda at=moment: 10_000.0 + at)
         assert quotas.requests is not None
         assert quotas.requests.wait_s(1.0, 10_000.0 + moment) > 0
-
-
-@pytest.mark.parametrize("kept", [1, 40, 99])
-def test_a_limit_that_is_cut_in_two_with_its_past_lets_in_what_the_whole_would(kept: int) -> None:
-    """The part that is given up takes its share of the window along, so both together are the window they were."""
-    whole, one = Window(limit=100, window_s=60.0), Window(limit=100, window_s=60.0)
-    for second in range(50):
-        for window in (whole, one):
-            window.add(2.0, float(second))
-    given = one.resize(kept, 50.0)
-    other = Window(limit=100 - kept, window_s=60.0)
-    other.take_on(given)
-    assert [one.used(50.0), other.used(50.0)] == [pytest.approx(1.0)] * 2
-    for now in (60.2, 75.4, 109.9):
-        held = one.used(now) * kept + other.used(now) * (100 - kept)
-        assert held == pytest.approx(whole.used(now) * 100)
-    one.resize(100, 75.4)
-    one.take_on(other.past())
-    assert one.used(75.4) == pytest.approx(whole.used(75.4))
-    assert one.wait_s(50.0, 75.4) == pytest.approx(whole.wait_s(50.0, 75.4), abs=0.06)
-
-
-@given(
-    st.lists(st.integers(0, 9), max_size=40).flatmap(
-        lambda amounts: st.tuples(st.just(amounts), st.integers(max(1, sum(amounts)), 400), st.integers(1, 400))
-    )
-)
-def test_whole_units_are_cut_into_whole_units_that_fit_both_parts(case: tuple[list[int], int, int]) -> None:
-    amounts, limit, kept = case
-    kept = min(kept, limit)
-    taken = cut(amounts, kept / limit)
-    assert all(0 <= mine <= amount and mine == int(mine) for mine, amount in zip(taken, amounts, strict=True))
-    assert sum(taken) <= kept
-    assert sum(amounts) - sum(taken) <= limit - kept
