@@ -16,7 +16,7 @@ import msgspec
 
 from batchrun.client.breaker import Cause
 from batchrun.client.lane import Lane
-from batchrun.client.limiter import BOUNDS
+from batchrun.client.waits import BOUNDS
 from batchrun.events import Bound, LaneProgress, LaneState, Unwatched, Watcher
 
 

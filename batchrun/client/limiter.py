@@ -18,10 +18,9 @@ from typing import NamedTuple
 from batchrun.client.limits import Limits, Needs, Quotas, fullest, give_back, let_in, take_back, take_now
 from batchrun.client.pacing import Pacing
 from batchrun.client.slots import Slots
+from batchrun.client.waits import Waits
 from batchrun.client.window import Sent
 from batchrun.events import Bound, LaneState
-
-BOUNDS: tuple[Bound, ...] = ("slots", "requests", "tokens", "daily requests", "daily tokens", "pause")
 
 
 class _Turn(Enum):
@@ -68,8 +67,7 @@ class Gate:
         self._woken: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
-        self._waited_s: dict[Bound, float] = dict.fromkeys(BOUNDS, 0.0)
-        self._waits: tuple[Bound, float] | None = None
+        self._waits = Waits(clock=self._loop.time)
 
     @property
     def in_flight(self) -> int:
@@ -100,26 +98,8 @@ class Gate:
             in_flight=self._in_flight,
             paused_s=self.paused_s,
             used=used,
-            waited_s=self._waited_s_by(now),
+            waited_s=self._waits.by(now),
         )
-
-    def _waited_s_by(self, now: float) -> dict[Bound, float]:
-        """Return all waits, with what has gone by of the one that goes on: a day's limit may take hours."""
-        waited_s = dict(self._waited_s)
-        if self._waits is not None:
-            waited_s[self._waits[0]] += now - self._waits[1]
-        return waited_s
-
-    def _wait_for(self, bound: Bound | None) -> None:
-        """Count the time of who is first in the queue to what it waits for, from now on to `bound`."""
-        if self._waits is None and bound is None:
-            return
-        now = self._loop.time()
-        if self._waits is not None:
-            if self._waits[0] == bound:
-                return
-            self._waited_s[self._waits[0]] += now - self._waits[1]
-        self._waits = None if bound is None else (bound, now)
 
     def now(self) -> float:
         """Return the time by which `correct` counts."""
@@ -166,7 +146,7 @@ class Gate:
             elif self._closed:
                 self._queue.popleft().turn.set_result(_Turn.AWAY)
             elif (hindrance := self._hindrance()) is not None:
-                self._wait_for(hindrance[0])
+                self._waits.turn_to(hindrance[0])
                 self._look_again(hindrance[1])
                 return
             elif self._take_now(waiter.needs):
@@ -175,7 +155,7 @@ class Gate:
                 self._has_head = True
                 self._queue.popleft().turn.set_result(_Turn.HEAD)
                 return
-        self._wait_for(None)
+        self._waits.turn_to(None)
 
     def _hindrance(self) -> tuple[Bound, float | None] | None:
         """Return what stands against any attempt now, and in how many seconds it may be gone by itself."""
@@ -224,7 +204,7 @@ class Gate:
                         paid = False
                     await self._change(*hindrance)
                 elif not paid:
-                    paid = await self._limits.pay(needs, self._wait_for)
+                    paid = await self._limits.pay(needs, self._waits.turn_to)
                 elif (full := fullest(needs, self._loop.time())) is not None:
                     await self._change(*full)
                 else:
@@ -250,7 +230,7 @@ class Gate:
 
     async def _change(self, bound: Bound, at_most_s: float | None) -> None:
         """Wait until a slot comes back, the gate closes, or `at_most_s` seconds have gone by."""
-        self._wait_for(bound)
+        self._waits.turn_to(bound)
         self._woken = self._loop.create_future()
         timer = None if at_most_s is None else self._loop.call_later(at_most_s, self._wake)
         try:

@@ -34,8 +34,8 @@ STAGES: dict[str, tuple[str, ...]] = {
     "render": ("prompt", "client.given"),
     "encode": ("model.request",),
     "admit": (
-        "client.lanes", "client.limiter", "client.limits", "client.rate", "client.window", "client.slots",
-        "client.pacing", "client.pace", "client.estimate", "budget", "spending", "pricing",
+        "client.lanes", "client.limiter", "client.limits", "client.rate", "client.window", "client.waits",
+        "client.slots", "client.pacing", "client.pace", "client.estimate", "budget", "spending", "pricing",
     ),
     "send": (
         "client.transport", "client.lean", "client.session", "client.connecting", "client.rehearsal",
