@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import click
 
 from batchrun.cli.say import say
-from batchrun.engine.local import drive
+from batchrun.engine.loop import drive
 from batchrun.job.load import load_simulator
 from batchrun.simulator.server import serve_forever
 

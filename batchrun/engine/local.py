@@ -1,11 +1,10 @@
-"""Works the parts of a run in this process, on one event loop (uvloop where installed), unless more are asked for."""
+"""Works the parts of a run in this process, on one event loop, unless more are asked for."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, TypeVar
+from collections.abc import Sequence
 
+from batchrun.engine.loop import drive
 from batchrun.events import Summary, Watcher
 from batchrun.execution.around import Access, Around
 from batchrun.execution.ending import Ending
@@ -14,8 +13,6 @@ from batchrun.execution.resume import OpenRun
 from batchrun.execution.sending import send
 from batchrun.job.options import RunOptions
 from batchrun.job.settings import Job
-
-_Value = TypeVar("_Value")
 
 
 def run_job(job: Job, options: RunOptions, *, access: Sequence[Access], watcher: Watcher) -> Summary:
@@ -29,17 +26,3 @@ def run_job(job: Job, options: RunOptions, *, access: Sequence[Access], watcher:
 
 def _send_here(run: OpenRun, around: Around) -> Sequence[Ending]:
     return drive(send(run, around))
-
-
-def drive(work: Coroutine[Any, Any, _Value]) -> _Value:
-    """Run one coroutine to its end on a loop of its own."""
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(work)
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    try:
-        import uvloop  # noqa: PLC0415 - not there on every platform
-    except ImportError:
-        return None
-    return uvloop.new_event_loop

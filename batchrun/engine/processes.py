@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import msgspec
 
 from batchrun.engine.forking import Seat, fork_workers
-from batchrun.engine.local import drive
+from batchrun.engine.loop import drive
 from batchrun.engine.shares import most_shares, whole_share
 from batchrun.engine.team import Team
 from batchrun.engine.work import work

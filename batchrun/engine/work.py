@@ -8,22 +8,20 @@ import queue
 import socket
 import time
 import traceback
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from batchrun.client.lane import Lane
 from batchrun.client.lanes import Lanes
-from batchrun.client.window import Sent
 from batchrun.engine.channel import Channel
-from batchrun.engine.local import drive
+from batchrun.engine.keeping import Keeping
+from batchrun.engine.loop import drive
 from batchrun.engine.messages import (
     Answered,
     Begin,
     Drain,
     Draining,
     Ended,
-    Fitting,
     Lend,
     LetGo,
     NoMoreParts,
@@ -38,14 +36,14 @@ from batchrun.engine.messages import (
     Short,
     Wanting,
 )
-from batchrun.engine.shares import Past, Share, name_of, slots_in
+from batchrun.engine.shares import Past, slots_in
 from batchrun.errors import BatchrunError, ExitStatus, innermost
-from batchrun.events import Bound, LaneState, Progress
+from batchrun.events import LaneState, Progress
 from batchrun.execution.affording import borrowing_of
 from batchrun.execution.around import Access, Around
 from batchrun.execution.before import Before
+from batchrun.execution.company import Steered
 from batchrun.execution.ending import Ending
-from batchrun.execution.flow import Flow
 from batchrun.execution.parts import OpenPart
 from batchrun.execution.pulse import Pulse
 from batchrun.execution.resume import OpenRun
@@ -53,14 +51,10 @@ from batchrun.execution.sending import flow_of, open_lanes
 from batchrun.execution.signals import SignalWatch
 from batchrun.ledger.adopting import lend, make_worker_store
 from batchrun.ledger.records import Entry
-from batchrun.ledger.store import SENDING
 from batchrun.model.outcome import Completion
 from batchrun.spending import Spending
 
 _ALONE = Ending(status=ExitStatus.SIGTERM, reason="the process that holds the output has ended")
-_PIECES = 8
-"""Slots that are given up go in about so many pieces, so that others need not wait for the last of them."""
-_RATES: tuple[Bound, ...] = ("requests", "tokens", "daily requests", "daily tokens")
 
 
 def work(run: OpenRun, access: Sequence[Access], number: int, end: socket.socket) -> None:
@@ -108,8 +102,7 @@ async def _sent(
             flow = flow_of(own, around, lanes, employed, spending)
             with store.changing():
                 store.begin_sending(slots_in(begin.share))
-            employed.join(flow, lanes, pulse, spending)
-            employed.take_share(begin)
+            employed.join(begin, flow, lanes, pulse, spending)
             endings = await flow.go()
             with store.changing():
                 store.end_sending()
@@ -143,20 +136,19 @@ class Employed:
         self.gone: asyncio.Future[None] = self._loop.create_future()
         self._handed: queue.SimpleQueue[OpenPart | None] = queue.SimpleQueue()
         self._reshares: asyncio.Queue[Reshare | None] = asyncio.Queue()  # as many as the holder tells
-        self._share: Share = {}
-        self._kept: Share | None = None
-        self._given_up: dict[str, list[tuple[float, float]]] = {}
         self._has_answered = False
         self._told: Drain | None = None
         self._hurried = self.is_over = False
-        self._flow: Flow | None = None
+        self._flow: Steered | None = None
+        self._keeping: Keeping | None = None
         self._lanes: Lanes | None = None
         self._pulse: Pulse | None = None
         self._spending: Spending | None = None
 
-    def join(self, flow: Flow, lanes: Lanes, pulse: Pulse, spending: Spending | None) -> None:
-        """Have a flow to do for what is asked; what was asked for before it was there is done now."""
+    def join(self, begin: Begin, flow: Steered, lanes: Lanes, pulse: Pulse, spending: Spending | None) -> None:
+        """Have a flow to do what is asked for; what was asked for before is done once it attends."""
         self._flow, self._lanes, self._pulse, self._spending = flow, lanes, pulse, spending
+        self._keeping = Keeping(begin, lanes, self.channel, self._reshares)
 
     # What the holder asks for.
 
@@ -205,81 +197,15 @@ class Employed:
             self._told = Drain(ending=_ALONE)
             self._obey()
 
-    async def attend(self, flow: Flow) -> None:
-        """Change the share as the holder asks; what may be in flight is noted in the ledger before it is more."""
+    async def attend(self, flow: Steered) -> None:
+        """Do what was asked for before the flow was there, then change the share as the holder asks."""
         self._obey()
-        noted = slots_in(self._share)
-        while True:
-            order = await self._reshares.get()
-            slots = slots_in(self._share if order is None else order.share)
-            if slots > noted or order is None:
-                await flow.ask(lambda store, slots=slots: store.note(**{SENDING: str(slots)}))  # type: ignore[misc]
-                noted = slots
-            if order is not None:
-                self.take_share(order)
-
-    def take_share(self, order: Begin | Reshare) -> None:
-        """Hold to a share from now on; what is narrower is given up with its past, slots as they come back."""
-        before, narrower = self._share, any(units < self._share.get(name, 0) for name, units in order.share.items())
-        whole = isinstance(order, Begin) and order.is_first
-        self._share = order.share
-        given = {} if whole else self._resize(order.share)
-        if narrower:
-            self._kept, self._given_up = before, given
-        if self._lanes is not None:
-            ago_s = self._loop.time() - time.monotonic()
-            for lane in self._lanes:
-                lane.gate.take_on(
-                    {
-                        bound: [
-                            Sent(at + ago_s, amount) for at, amount in order.past.get(name_of(lane.number, bound), ())
-                        ]
-                        for bound in _RATES
-                    }
-                )
-                if isinstance(order, Begin) and not whole:
-                    lane.breaker.answered()  # another process has seen that the endpoint does answer this job
-        self._tell_if_fitting()
-
-    def _resize(self, share: Share) -> dict[str, list[tuple[float, float]]]:
-        given: dict[str, list[tuple[float, float]]] = {}
-        for lane in self._lanes or ():
-            limits: dict[Bound, float] = {
-                bound: float(share[name]) for bound in _RATES if (name := name_of(lane.number, bound)) in share
-            }
-            self._add_past(given, lane, lane.gate.resize(share[name_of(lane.number, "slots")], limits))
-        return given
-
-    def _add_past(
-        self, past: dict[str, list[tuple[float, float]]], lane: Lane, sent: Mapping[Bound, Iterable[Sent]]
-    ) -> None:
-        """Add what a lane let in, in the machine's time; what is of a day is all lanes' and stands with the first."""
-        ahead_s = time.monotonic() - self._loop.time()
-        for bound, some in sent.items():
-            if (name := name_of(lane.number, bound)) in self._share:
-                past[name] = [(at + ahead_s, amount) for at, amount in some]
-
-    def _tell_if_fitting(self) -> None:
-        """Tell what is kept on the way to a narrower share: at first, then by each eighth of the slots, and at last."""
-        if self._kept is None or self._lanes is None:
-            return
-        names = {name_of(lane.number, "slots"): lane.gate.in_flight for lane in self._lanes}
-        kept = {name: max(units, min(names.get(name, 0), self._kept[name])) for name, units in self._share.items()}
-        least = max(1, (slots_in(self._kept) - slots_in(self._share)) // _PIECES)
-        if kept != self._share and not self._given_up and slots_in(self._kept) - slots_in(kept) < least:
-            return
-        self.channel.send(Fitting(share=kept, past=self._given_up))
-        self._kept, self._given_up = kept, {}
-        if kept == self._share:
-            self._kept = None
-            self._reshares.put_nowait(None)
+        if self._keeping is not None:
+            await self._keeping.attend(flow)
 
     def whole_past(self) -> Past:
-        """Return all that was let in of late, for those who take the share over; nothing is let in any more."""
-        past: dict[str, list[tuple[float, float]]] = {}
-        for lane in self._lanes or ():
-            self._add_past(past, lane, lane.gate.past())
-        return past
+        """Return all that was let in of late, for those who take the share over."""
+        return {} if self._keeping is None else self._keeping.whole_past()
 
     def ask_for_more(self, nanousd: int, out: int) -> None:
         """Ask for more of the budget; a Lender."""
@@ -307,7 +233,8 @@ class Employed:
                     most=tuple(lane.gate.most_slots for lane in lanes), slots=tuple(lane.gate.slots for lane in lanes)
                 )
             )
-        self._tell_if_fitting()
+        if self._keeping is not None:
+            self._keeping.tell_if_fitting()
 
     def sealed(self, part: OpenPart) -> None:
         """Tell it."""
@@ -321,9 +248,9 @@ class Employed:
 
     async def progressed(self, progress: Progress) -> None:
         """Report it."""
-        self._tell_if_fitting()
-        if self._lanes is None or self._pulse is None:
+        if self._keeping is None or self._lanes is None or self._pulse is None:
             return
+        self._keeping.tell_if_fitting()
         lane = LaneState(
             slots=progress.slots,
             in_flight=progress.in_flight,

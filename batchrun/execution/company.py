@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol, TypeVar
 
 import msgspec
 
@@ -15,10 +15,26 @@ from batchrun.execution.ending import Ending
 from batchrun.execution.parts import OpenPart
 from batchrun.execution.resume import OpenRun
 from batchrun.ledger.records import Entry
+from batchrun.ledger.store import Store
 from batchrun.writer.dataset import write_whole
 
-if TYPE_CHECKING:
-    from batchrun.execution.flow import Flow
+_Answer = TypeVar("_Answer")
+
+
+class Steered(Protocol):
+    """A flow, as far as its company has a say in it."""
+
+    def drain(self, ending: Ending, after_s: float = 0.0) -> None:
+        """Send nothing new; after `after_s` seconds give what is in flight the grace time, then let go of it."""
+        ...
+
+    def let_go(self) -> None:
+        """Cancel what is in flight, and seal nothing more; what is in hand is committed."""
+        ...
+
+    async def ask(self, question: Callable[[Store], _Answer]) -> _Answer:
+        """Run `question` on the ledger in a transaction of its own, after what was put before."""
+        ...
 
 
 class Company(Protocol):
@@ -28,7 +44,7 @@ class Company(Protocol):
         """Yield the parts to work, the next one when the one before was read; called off the loop, may block."""
         ...
 
-    async def attend(self, flow: Flow) -> None:
+    async def attend(self, flow: Steered) -> None:
         """Do what is asked for while the flow goes on; cancelled when it has ended."""
         ...
 
@@ -60,7 +76,7 @@ class Alone:
         """Yield all of them."""
         return iter(self._run.open_parts)
 
-    async def attend(self, flow: Flow) -> None:
+    async def attend(self, flow: Steered) -> None:
         """Ask for nothing."""
 
     def committed(self, entries: Sequence[Entry]) -> None:
