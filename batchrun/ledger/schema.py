@@ -8,16 +8,17 @@ spent      what each minute of the last day used      meta       named texts
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from batchrun.events import TOTAL_NAMES
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 APPLICATION_ID = 0x62726C67  # "brlg"
 SPENT = "CREATE TABLE spent (minute INTEGER PRIMARY KEY, requests INTEGER NOT NULL, tokens INTEGER NOT NULL);"
+OUTCOME = "CREATE TABLE outcome (row INTEGER PRIMARY KEY, packed BLOB NOT NULL);"
 SCHEMA = f"""
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE outcome (
-    row INTEGER PRIMARY KEY, status TEXT NOT NULL, error_class TEXT, unpriced INTEGER NOT NULL, packed BLOB NOT NULL
-);
+{OUTCOME}
 CREATE TABLE tries (row INTEGER PRIMARY KEY, packed BLOB NOT NULL);
 CREATE TABLE part (part INTEGER PRIMARY KEY, record TEXT NOT NULL);
 CREATE TABLE replacing (part INTEGER PRIMARY KEY, record TEXT NOT NULL);
@@ -30,11 +31,19 @@ INSERT INTO totals DEFAULT VALUES;
 PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {SCHEMA_VERSION};
 """
-FROM_SCHEMA_1 = f"""
+_FROM_1 = f"""
 {SPENT}
 ALTER TABLE totals ADD COLUMN held_nanousd INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE totals ADD COLUMN uncosted INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE totals ADD COLUMN dearest_nanousd INTEGER NOT NULL DEFAULT 0;
 UPDATE totals SET uncosted = maybe_billed;
-PRAGMA user_version = {SCHEMA_VERSION};
-"""  # noqa: S608 - our own number
+"""  # noqa: S608 - our own text
+_FROM_2 = f"""
+ALTER TABLE outcome RENAME TO outcome_2;
+{OUTCOME}
+INSERT INTO outcome SELECT row, packed FROM outcome_2;
+DROP TABLE outcome_2;
+"""  # noqa: S608 - our own text
+_CURRENT = f"PRAGMA user_version = {SCHEMA_VERSION};"
+UPGRADES: Mapping[int, str] = {1: _FROM_1 + _FROM_2 + _CURRENT, 2: _FROM_2 + _CURRENT}
+"""What brings the tables of an older version up to date."""

@@ -90,15 +90,15 @@ class Store:
         """Add entries in one transaction, and take back what they revert."""
         totals = Totals.sum_of([entry.totals for entry in entries])
         dearest_nanousd = max((entry.totals.cost_nanousd for entry in entries), default=0) if totals.cost_nanousd else 0
-        outcomes = [_outcome_values(entry.outcome) for entry in entries if entry.outcome is not None]
+        outcomes = [(entry.outcome.row, pack(entry.outcome)) for entry in entries if entry.outcome is not None]
         tries = [(entry.row, entry.tries) for entry in entries if entry.tries is not None]
         reverted = [row for entry in entries if entry.reverts for row in entry.reverts]
         with self.changing():
             if outcomes:
-                self._connection.executemany("INSERT INTO outcome VALUES (?, ?, ?, ?, ?)", outcomes)
+                self._connection.executemany("INSERT INTO outcome VALUES (?, ?)", outcomes)
             if tries:
                 self._put_tries(tries)
-            self._forget("row", reverted)
+            self._forget([found for row in reverted for found in self.outcomes(range(row, row + 1))])
             self._connection.execute(_ADD_TOTALS, (*msgspec.structs.astuple(totals), dearest_nanousd))
             tokens = totals.prompt_tokens + totals.completion_tokens
             self._connection.execute(_ADD_SPENT, (int(time.time() // 60), totals.requests_sent, tokens))
@@ -181,15 +181,16 @@ class Store:
             by_status.update(part.tallies.by_status)
             by_error_class.update(part.tallies.by_error_class)
             unpriced += part.tallies.unpriced
-        for table, sign in (("outcome", 1), ("reopened", -1)):
-            for status, error_class, count, without_price in self._rows(
-                f"SELECT status, error_class, count(*), sum(unpriced) FROM {table} "  # noqa: S608 - our own names
-                "GROUP BY status, error_class"
-            ):
-                by_status[status] += sign * count
-                if error_class is not None:
-                    by_error_class[error_class] += sign * count
-                unpriced += sign * without_price
+        for outcome in self._open_outcomes():
+            by_status[outcome.status] += 1
+            if outcome.error_class is not None:
+                by_error_class[outcome.error_class] += 1
+            unpriced += is_unpriced(outcome)
+        for status, error_class, without_price in self._rows("SELECT status, error_class, unpriced FROM reopened"):
+            by_status[status] -= 1
+            if error_class is not None:
+                by_error_class[error_class] -= 1
+            unpriced -= without_price
         return Tallies(by_status=dict(+by_status), by_error_class=dict(+by_error_class), unpriced=unpriced)
 
     def parts(self) -> list[PartRecord]:
@@ -240,19 +241,22 @@ class Store:
 
     def forget_passing_failures(self) -> int:
         """Make open rows pending again whose failure may pass (SPEC.md, section 4); return how many."""
-        return self._forget("error_class", sorted(PASSING_ERRORS))
+        return self._forget(found for found in self._open_outcomes() if found.error_class in PASSING_ERRORS)
 
     def forget_outcomes(self, statuses: Sequence[str]) -> int:
         """Make open rows with one of these statuses pending again; return how many."""
-        return self._forget("status", statuses)
+        return self._forget(found for found in self._open_outcomes() if found.status in statuses)
 
-    def _forget(self, column: str, values: Sequence[str | int]) -> int:
-        if not values:
-            return 0
-        chosen = f"outcome WHERE {column} IN ({', '.join('?' for _ in values)})"
-        found = self._rows(f"SELECT packed FROM {chosen}", tuple(values))  # noqa: S608 - our own names
-        self._take_along((outcome.row, outcome.account.tries()) for outcome in (unpack(packed) for (packed,) in found))
-        return self._connection.execute(f"DELETE FROM {chosen}", tuple(values)).rowcount  # noqa: S608
+    def _open_outcomes(self) -> Iterator[Outcome]:
+        """Yield all outcomes that are here: those of parts which are not written yet."""
+        return (unpack(packed) for _, packed in self.rows_of("outcome"))
+
+    def _forget(self, outcomes: Iterable[Outcome]) -> int:
+        """Make rows pending again, with the tries that their outcomes tell of; return how many."""
+        tries = [(outcome.row, outcome.account.tries()) for outcome in outcomes]
+        self._take_along(tries)
+        self._connection.executemany("DELETE FROM outcome WHERE row = ?", [(row,) for row, _ in tries])
+        return len(tries)
 
     def _take_along(self, tries: Iterable[tuple[int, Tries]]) -> None:
         self._put_tries((row, one) for row, one in tries if one.attempts)
@@ -309,10 +313,6 @@ def _tries(packed: bytes) -> Tries:
 
 
 _LINES = Tries.__struct_fields__.index("lines")
-
-
-def _outcome_values(outcome: Outcome) -> tuple[int, str, str | None, bool, bytes]:
-    return outcome.row, outcome.status, outcome.error_class, is_unpriced(outcome), pack(outcome)
 
 
 def unwritable(path: Path, error: sqlite3.Error) -> OutputError:
