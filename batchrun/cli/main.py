@@ -194,6 +194,10 @@ def _status_of(command: Callable[..., object]) -> int:
         ended = command(standalone_mode=False)
     except click.ClickException as error:
         error.show()
+        if sys.argv[1:2] == ["run"] and "--json" in sys.argv:
+            import json  # noqa: PLC0415
+
+            click.echo(json.dumps({"exit_status": int(ExitStatus.USAGE), "reason": error.format_message()}))
         return ExitStatus.USAGE
     except (click.Abort, KeyboardInterrupt):
         say("batchrun: stopped by SIGINT")

@@ -141,7 +141,7 @@ class Note(_Message, frozen=True, kw_only=True):
     """What a watcher is to be told."""
 
     event: str
-    facts: Mapping[str, str | float | None]
+    facts: Mapping[str, str | int | float | None]
 
 
 class Short(_Message, frozen=True, kw_only=True):

@@ -39,7 +39,7 @@ from batchrun.engine.messages import (
 from batchrun.engine.shares import Past, Share, most_shares, name_of, past_of_a_death, slots_in, whole_share
 from batchrun.engine.sharing import Sharing
 from batchrun.engine.telling import Telling
-from batchrun.errors import BatchrunError, ExitStatus
+from batchrun.errors import BatchrunError
 from batchrun.execution.affording import begin_sending, spent_of
 from batchrun.execution.around import Around
 from batchrun.execution.ending import Ending
@@ -249,16 +249,16 @@ class Team:
         if ending.status in known and ending.status not in STATUSES.values():
             return
         if not self.endings:  # told once a signal's echo is past, as one process does
-            asyncio.get_running_loop().call_later(ECHO_S, self._note_draining, ending.status)
+            asyncio.get_running_loop().call_later(ECHO_S, self._note_draining, ending)
         self.endings.append(ending)
         for member in self._working:
             if member is not but:
                 member.channel.send(Drain(ending=ending, after_s=after_s))
         self._go_on()
 
-    def _note_draining(self, status: ExitStatus) -> None:
+    def _note_draining(self, ending: Ending) -> None:
         in_flight = sum(one.report.lane.in_flight for one in self._working if one.report is not None)
-        self._around.watcher.noted("draining", exit_status=int(status), in_flight=in_flight)
+        self._around.watcher.noted("draining", exit_status=int(ending.status), in_flight=in_flight, why=ending.reason)
 
     def _signalled(self, number: signal.Signals) -> None:
         """Drain on the first signal, let go on the second."""

@@ -49,6 +49,12 @@ def first_ending(endings: Sequence[Ending]) -> Ending | None:
     return min(endings, key=lambda ending: _RANK.index(ending.status), default=None)
 
 
+def _all_reasons(first: Ending, endings: Sequence[Ending]) -> str:
+    """Return the reason that decides, and the others: a signal must not hide that the key was refused before it."""
+    others = dict.fromkeys(ending.reason for ending in endings if ending.reason != first.reason)
+    return f"{first.reason}; also: {'; '.join(others)}" if others else first.reason
+
+
 class Counts(msgspec.Struct, frozen=True, kw_only=True):
     """What the ledger counts at the end of a run; `first_token_ms`, `waited_s` and `used` are of this run alone."""
 
@@ -81,7 +87,7 @@ def summary_of(
     elif ending is None:
         status, reason = ExitStatus.FAULT, f"{run.rows - settled} rows are not settled, for no known reason"
     else:
-        status, reason = ending.status, ending.reason
+        status, reason = ending.status, _all_reasons(ending, endings)
     answered = settled - tallies.by_status.get("failed", 0)
     priced = answered - tallies.unpriced
     return Summary(

@@ -17,7 +17,7 @@ from typing import NoReturn, TypeVar
 from batchrun.client.lane import Lane
 from batchrun.client.lanes import Lanes
 from batchrun.client.outage import Weather
-from batchrun.errors import BatchrunError, ExitStatus, innermost
+from batchrun.errors import BatchrunError, innermost
 from batchrun.events import Progress, Unwatched
 from batchrun.execution.around import Around
 from batchrun.execution.backlog import Backlog
@@ -237,7 +237,7 @@ class Flow:
         """Send nothing new; after `after_s` seconds give what is in flight the grace time, then let go of it."""
         if not self._endings and self._around.alone:
             # Told once a signal's echo is past, so that whoever sends a second one on it is heard.
-            asyncio.get_running_loop().call_later(ECHO_S, self._note_draining, ending.status)
+            asyncio.get_running_loop().call_later(ECHO_S, self._note_draining, ending)
         self._endings.append(ending)
         self._company.draining(ending, after_s)
         self._backlog.close()
@@ -255,8 +255,9 @@ class Flow:
         if ending is not None and not self._endings:
             self.drain(ending)
 
-    def _note_draining(self, status: ExitStatus) -> None:
-        self._watcher.noted("draining", exit_status=int(status), in_flight=self._lanes.in_flight)
+    def _note_draining(self, ending: Ending) -> None:
+        in_flight = self._lanes.in_flight
+        self._watcher.noted("draining", exit_status=int(ending.status), in_flight=in_flight, why=ending.reason)
 
     def let_go(self) -> None:
         """Cancel what is in flight, and seal nothing more; what is in hand is committed."""
