@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import time
 from bisect import insort
 from collections.abc import Iterable
 from operator import attrgetter
@@ -36,21 +35,19 @@ from batchrun.engine.messages import (
     Wanting,
     Word,
 )
-from batchrun.engine.shares import Past, Share, most_shares, name_of, past_of_a_death, slots_in, whole_share
+from batchrun.engine.shares import Past, Share, most_shares, name_of, slots_in, whole_share
 from batchrun.engine.sharing import Sharing
+from batchrun.engine.takeover import take_over
 from batchrun.engine.telling import Telling
 from batchrun.errors import BatchrunError
 from batchrun.execution.affording import begin_sending, spent_of
 from batchrun.execution.around import Around
 from batchrun.execution.ending import Ending
 from batchrun.execution.flow import TICK_S
-from batchrun.execution.leftovers import remove_spools
 from batchrun.execution.parts import OpenPart
-from batchrun.execution.resume import OpenRun, open_part, settle_replacing
+from batchrun.execution.resume import OpenRun
 from batchrun.execution.sending import base_urls, tell_unpriced
 from batchrun.execution.signals import ECHO_S, STATUSES
-from batchrun.ledger.adopting import Adopted, adopt
-from batchrun.ledger.records import SpentMinute
 from batchrun.pricing import nanousd_from_usd
 
 HURRY_S = 2.0
@@ -285,14 +282,10 @@ class Team:
         self._lend()
 
     async def _adopt(self, member: Member, status: int) -> None:
-        run, store = self._run, self._run.store
-        places, before, adopted = run.places.of_worker(member.number), store.spent(0), Adopted()
-        if places.ledger.exists():
-            adopted = await asyncio.to_thread(adopt, store, places.ledger)
-            await asyncio.to_thread(settle_replacing, store, run.dataset, run.layout.rows_per_part)
-        await asyncio.to_thread(remove_spools, [places.spool])
-        self._sharing.ends(member, self._past_of(member, before, adopted))
-        self._around.pulse.begin_from(store)
+        run = self._run
+        taken = await take_over(run, member, self._sharing.whole)
+        self._sharing.ends(member, taken.past)
+        self._around.pulse.begin_from(run.store)
         member.report = None
         if self._lending is not None:
             self._lending.settle(member, spent_of(run))
@@ -302,23 +295,12 @@ class Team:
                 process=member.seat.pid,
                 status=status,
                 parts=len(member.assigned),
-                attempts=adopted.lost,
+                attempts=taken.lost,
             )
-        self._take_back_parts(member)
-
-    def _past_of(self, member: Member, before: list[SpentMinute], adopted: Adopted) -> Past:
-        if member.ended is not None:
-            return member.ended.past
-        return past_of_a_death(member.share, self._sharing.whole, before, adopted.spent, now=time.monotonic())
-
-    def _take_back_parts(self, member: Member) -> None:
-        """Put the parts of a process that is gone back, as they are open by the main ledger now."""
-        records = {record.part: record for record in self._run.store.parts()} if member.assigned else {}
-        for part in member.assigned.values():
-            if (left := open_part(self._run.store, records.get(part.part), part.part, part.rows)) is None:
-                self._around.pulse.part_sealed()
-            else:
-                insort(self.queue, left, key=attrgetter("part"))
+        for _ in range(len(member.assigned) - len(taken.parts)):
+            self._around.pulse.part_sealed()
+        for part in taken.parts:
+            insort(self.queue, part, key=attrgetter("part"))
         member.assigned.clear()
 
 
