@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import click
 
 from batchrun.cli.say import say
-from batchrun.engine.loop import drive
 from batchrun.job.load import load_simulator
+from batchrun.loop import drive
 from batchrun.simulator.server import serve_forever
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from batchrun.engine.loop import drive
 from batchrun.events import Summary, Watcher
 from batchrun.execution.around import Access, Around
 from batchrun.execution.ending import Ending
@@ -13,6 +12,7 @@ from batchrun.execution.resume import OpenRun
 from batchrun.execution.sending import send
 from batchrun.job.options import RunOptions
 from batchrun.job.settings import Job
+from batchrun.loop import drive
 
 
 def run_job(job: Job, options: RunOptions, *, access: Sequence[Access], watcher: Watcher) -> Summary:

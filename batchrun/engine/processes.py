@@ -11,7 +11,6 @@ from collections.abc import Sequence
 import msgspec
 
 from batchrun.engine.forking import Seat, fork_workers
-from batchrun.engine.loop import drive
 from batchrun.engine.shares import most_shares, whole_share
 from batchrun.engine.team import Team
 from batchrun.engine.work import work
@@ -20,6 +19,7 @@ from batchrun.execution.ending import Ending
 from batchrun.execution.resume import OpenRun
 from batchrun.execution.sending import send
 from batchrun.ledger.opening import reopen
+from batchrun.loop import drive
 
 
 class WorkerFaultError(Exception):

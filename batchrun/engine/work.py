@@ -15,7 +15,6 @@ import msgspec
 from batchrun.client.lanes import Lanes
 from batchrun.engine.channel import Channel
 from batchrun.engine.keeping import Keeping
-from batchrun.engine.loop import drive
 from batchrun.engine.messages import (
     Answered,
     Begin,
@@ -51,6 +50,7 @@ from batchrun.execution.sending import flow_of, open_lanes
 from batchrun.execution.signals import SignalWatch
 from batchrun.ledger.adopting import lend, make_worker_store
 from batchrun.ledger.records import Entry
+from batchrun.loop import drive
 from batchrun.model.outcome import Completion
 from batchrun.spending import Spending
 

@@ -12,6 +12,7 @@ import msgspec
 
 from batchrun.errors import BatchrunError, JobError
 from batchrun.job.settings import SimulatorSettings
+from batchrun.loop import drive
 from batchrun.simulator.child import Announcement
 from batchrun.simulator.server import serve
 
@@ -23,14 +24,7 @@ def serve_piped() -> int:
     """Serve until stdin ends or a signal comes, and return the exit status."""
     _raise_open_files()
     try:
-        import uvloop  # noqa: PLC0415 - optional
-    except ImportError:
-        factory = asyncio.new_event_loop
-    else:
-        factory = uvloop.new_event_loop
-    try:
-        with asyncio.Runner(loop_factory=factory) as runner:
-            runner.run(_serve_stdin())
+        drive(_serve_stdin())
     except BatchrunError as error:
         print(error, file=sys.stderr)  # noqa: T201 - the parent reads it
         return int(error.status)

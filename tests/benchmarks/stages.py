@@ -47,7 +47,7 @@ STAGES: dict[str, tuple[str, ...]] = {
     ),
     "record": ("ledger", "model.outcome", "execution.pulse", "execution.parts", "execution.suspects", "events"),
     "seal": ("writer", "execution.sealing"),
-    "loop": ("engine.loop",),
+    "loop": ("loop",),
     OTHER: (),
 }  # fmt: skip
 MEANINGS = {
