@@ -58,7 +58,7 @@ def cli() -> None:
     default="1",
     show_default=True,
     metavar="N|auto",
-    help="Worker processes; auto: as many of this machine's cores as the row rate deserves.",
+    help="Worker processes; auto: one, and more, up to the cores, while those there are have no time left.",
 )
 @click.option(
     "--grace",

@@ -26,7 +26,7 @@ def read_chunks(run: OpenRun, spool: Spool, parts: Iterator[OpenPart]) -> Iterat
 
 
 class _Turn:
-    """Cuts parts into runs of ascending ones; `part` is the one that is read."""
+    """Cuts parts into series of ascending ones, each for one pass; `part` is the one that is read."""
 
     def __init__(self, parts: Iterator[OpenPart]) -> None:
         self._parts = parts
@@ -34,7 +34,7 @@ class _Turn:
         self.part: OpenPart | None = None
 
     def goes_on(self) -> bool:
-        """Say whether there is another run of parts."""
+        """Say whether there is another series."""
         return self._next is not None
 
     def ascending(self) -> Iterator[OpenPart]:

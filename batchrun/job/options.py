@@ -18,7 +18,8 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
     is in `fail_on`. `grace_s` is how long a stopped run waits for what is in flight. `signals` makes the run drain on
     SIGINT, SIGTERM and SIGHUP, which only the main thread can ask for. `earlier_output` is where the run of the day
     before would have written: when that is unfinished, a new day's run is refused. `processes` is how many worker
-    processes work the parts; 1 stands for this process alone, `auto` for as many of its cores as the row rate deserves.
+    processes work the parts; 1 stands for this process alone, `auto` for one and, up to its cores, one more each time
+    that those there are compute nearly all of the time.
     """
 
     limit: Annotated[int, Meta(ge=0)] | None = None
