@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from batchrun.client.limits import Limits, Needs, Quotas, fullest, give_back, let_in, take_back, take_now
 from batchrun.client.pacing import Pacing
-from batchrun.client.slots import Slots
+from batchrun.client.slots import Ceiling, Slots
 from batchrun.client.waits import Waits
 from batchrun.client.window import Sent
 from batchrun.events import Bound, LaneState
@@ -54,7 +54,7 @@ class Gate:
         """Start with all slots free and full buckets; `adaptive` slots move below `slots`."""
         self._loop = asyncio.get_running_loop()
         self._slots = adaptive or Slots(most=slots, adaptive=False, learned=None, clock=time.monotonic)
-        self._ceiling = self._most = self._fitting = slots
+        self._ceiling = Ceiling(slots)
         self._lifting: asyncio.TimerHandle | None = None
         self._in_flight = 0
         self._limits = Limits(
@@ -77,7 +77,7 @@ class Gate:
     @property
     def slots(self) -> int:
         """Slots there are now."""
-        return min(self._slots.now, self._most, self._fitting)
+        return min(self._slots.now, self._ceiling.now)
 
     @property
     def learned_slots(self) -> int | None:
@@ -263,22 +263,22 @@ class Gate:
 
     def narrow(self, slots: int) -> None:
         """Let at most `slots` be taken from now on; those that are taken come back when they do."""
-        self._most = min(slots, self._ceiling)
+        self._ceiling.narrow(slots)
 
     def widen(self) -> None:
         """Take a narrowing back."""
-        self._most = self._ceiling
+        self._ceiling.narrow(None)
         self._admit()
 
     def fit(self, slots: int, *, for_s: float) -> None:
         """Let at most `slots` be taken for `for_s` seconds from the first fitting on, narrowed or not."""
-        self._fitting = min(slots, self._ceiling)
+        self._ceiling.fit(slots)
         if self._lifting is None:
             self._lifting = self._loop.call_later(for_s, self._lift)
 
     def _lift(self) -> None:
         self._lifting = None
-        self._fitting = self._ceiling
+        self._ceiling.fit(None)
         self._admit()
 
     def resize(self, slots: int, limits: Mapping[Bound, float]) -> dict[Bound, list[Sent]]:
@@ -286,11 +286,8 @@ class Gate:
 
         Slots that are taken come back when they do. Limits that are not named stay as they are.
         """
-        before = self._ceiling
         self._slots.resize(slots)
-        self._ceiling = slots
-        self._most = slots if self._most == before else min(self._most, slots)
-        self._fitting = slots if self._fitting == before else min(self._fitting, slots)
+        self._ceiling.resize(slots)
         past = self._limits.resize(limits, self._loop.time())
         self._admit()
         return past
@@ -306,7 +303,7 @@ class Gate:
     @property
     def most_slots(self) -> int:
         """The most slots there may be."""
-        return self._ceiling
+        return self._ceiling.most
 
     def pause(self, wait_s: float) -> None:
         """Let nothing in for `wait_s` seconds; of several pauses the latest end counts."""

@@ -74,3 +74,31 @@ class Slots:
         self._successes = 0
         self.now += 1
         return True
+
+
+class Ceiling:
+    """How many slots may be taken `now`, whatever the server bears: `most`, fewer while narrowed or fitted to fewer."""
+
+    def __init__(self, most: int) -> None:
+        """Start neither narrowed nor fitted."""
+        self.most = self.now = most
+        self._narrowed: int | None = None
+        self._fitted: int | None = None
+
+    def narrow(self, slots: int | None) -> None:
+        """Let at most `slots` be taken, None to take that back."""
+        self._narrowed = slots
+        self._settle()
+
+    def fit(self, slots: int | None) -> None:
+        """Let at most `slots` be taken, narrowed or not; None to take that back."""
+        self._fitted = slots
+        self._settle()
+
+    def resize(self, most: int) -> None:
+        """Have another `most`; a narrowing or a fitting stays as it is."""
+        self.most = most
+        self._settle()
+
+    def _settle(self) -> None:
+        self.now = min(slots for slots in (self.most, self._narrowed, self._fitted) if slots is not None)

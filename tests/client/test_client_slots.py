@@ -218,3 +218,26 @@ def test_slots_that_are_shared_out_and_come_back_keep_what_was_learned() -> None
     fixed = Slots(most=100, adaptive=False, learned=None, clock=lambda: 0.0)
     fixed.resize(50)
     assert fixed.now == 50
+
+
+@pytest.mark.parametrize("hold", ["narrow", "fit"])
+def test_what_holds_slots_down_does_so_whatever_their_share_is_meanwhile(hold: str) -> None:
+    """A lane in an outage, or without open files, has no more slots because another process has left it its own."""
+
+    async def main() -> None:
+        gate = Gate(slots=10, requests_per_minute=None)
+        if hold == "narrow":
+            gate.narrow(4)
+        else:
+            gate.fit(4, for_s=60.0)
+        assert gate.slots == 4
+        for share, slots in ((2, 2), (4, 4), (20, 4)):
+            gate.resize(share, {})
+            assert gate.slots == slots
+        if hold == "narrow":
+            gate.widen()
+        else:
+            await asyncio.sleep(61)
+        assert gate.slots == gate.most_slots == 20
+
+    run_virtually(main())
