@@ -35,7 +35,6 @@ class Member:
         self.assigned: dict[int, OpenPart] = {}
         self.report: Report | None = None
         self.ended: Ended | None = None
-        self._cpu_s = 0.0
         self._busy_ticks = 0
 
     @property
@@ -58,9 +57,9 @@ class Member:
         """Whether its core has been what bounds it for a while."""
         return self._busy_ticks >= BUSY_TICKS
 
-    def take_report(self, report: Report, elapsed_s: float) -> None:
-        """Take note of a report that comes `elapsed_s` seconds after the one before."""
-        busy = elapsed_s > 0 and (report.cpu_s - self._cpu_s) / elapsed_s > BUSY_SHARE
-        self._busy_ticks = self._busy_ticks + 1 if busy else 0
-        self._cpu_s = report.cpu_s
+    def take_report(self, report: Report) -> None:
+        """Take note of a report; how busy the process is shows from the second one on."""
+        before = report if self.report is None else self.report
+        is_busy = report.cpu_s - before.cpu_s > BUSY_SHARE * (report.at_s - before.at_s)
+        self._busy_ticks = self._busy_ticks + 1 if is_busy else 0
         self.report = report

@@ -121,7 +121,8 @@ class Report(_Message, frozen=True, kw_only=True):
     """How far a worker has come, about once a second.
 
     `counted` is what stands in its ledger of its own. `slots` are those of each lane now. `cpu_s` is the time its
-    process has computed, `taken_nanousd` what it has spent and reserved. `suspected` failures may still be taken back.
+    process has computed until `at_s` by the machine's monotonic clock, `taken_nanousd` what it has spent and reserved.
+    `suspected` failures may still be taken back.
     """
 
     counted: Counted
@@ -134,6 +135,7 @@ class Report(_Message, frozen=True, kw_only=True):
     first_tokens_ms: Sequence[float]
     suspected: int
     cpu_s: float
+    at_s: float
     taken_nanousd: int = 0
 
 

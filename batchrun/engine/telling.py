@@ -13,7 +13,6 @@ from batchrun.execution.before import slots_note
 from batchrun.execution.company import keep_progress
 from batchrun.execution.deadline import Deadline
 from batchrun.execution.ending import Ending
-from batchrun.execution.flow import TICK_S
 from batchrun.execution.resume import OpenRun
 from batchrun.execution.tolerance import early_ending
 from batchrun.job.lanes import lanes_of
@@ -44,7 +43,7 @@ class Telling:
 
     def reported(self, member: Member, report: Report, members: Sequence[Member]) -> None:
         """Take note of a report."""
-        member.take_report(report, TICK_S)
+        member.take_report(report)
         self._last[member.number] = report
         self._around.pulse.add_first_tokens(report.first_tokens_ms)
         reports = _reports([one for one in members if one.is_working])

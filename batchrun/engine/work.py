@@ -270,6 +270,7 @@ class Employed:
                 first_tokens_ms=self._pulse.take_first_tokens(),
                 suspected=self._lanes.suspected,
                 cpu_s=time.process_time(),
+                at_s=time.monotonic(),
                 taken_nanousd=0 if self._spending is None else self._spending.taken_nanousd,
             )
         )

@@ -11,7 +11,7 @@ from batchrun.events import LaneState
 from batchrun.execution.pulse import Counted
 
 
-def report(cpu_s: float) -> Report:
+def report(cpu_s: float, at_s: float) -> Report:
     lane = LaneState(slots=1, in_flight=0, paused_s=0.0, used={}, waited_s={})
     return Report(
         counted=Counted(),
@@ -24,17 +24,30 @@ def report(cpu_s: float) -> Report:
         first_tokens_ms=(),
         suspected=0,
         cpu_s=cpu_s,
+        at_s=at_s,
     )
 
 
-def test_only_a_row_of_busy_seconds_makes_a_process_busy() -> None:
+def is_busy_after(shares: list[float], *, each_s: float = 1.0) -> bool:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         member = Member(Seat(1, 1, ours), lambda member, word: None)
-        cpu_s = 0.0
-        for share in (0.9, 0.9, 0.5, *[0.9] * (BUSY_TICKS - 1)):
-            cpu_s += share
-            member.take_report(report(cpu_s), 1.0)
-            assert not member.is_busy
-        member.take_report(report(cpu_s + 0.9), 1.0)
-        assert member.is_busy
+        cpu_s, at_s = 0.0, 1000.0
+        member.take_report(report(cpu_s, at_s))
+        for share in shares:
+            cpu_s, at_s = cpu_s + share * each_s, at_s + each_s
+            member.take_report(report(cpu_s, at_s))
+        return member.is_busy
+
+
+def test_only_a_row_of_busy_seconds_makes_a_process_busy() -> None:
+    assert is_busy_after([0.9] * BUSY_TICKS)
+    assert not is_busy_after([0.9] * (BUSY_TICKS - 1))
+    assert not is_busy_after([0.9, 0.5, *[0.9] * (BUSY_TICKS - 1)])
+    assert not is_busy_after([0.9] * BUSY_TICKS + [0.5])
+
+
+def test_reports_that_come_late_make_no_process_busy() -> None:
+    """On a machine that others use a second's tick takes longer: what counts is the time that went by."""
+    assert not is_busy_after([0.7] * BUSY_TICKS, each_s=1.5)
+    assert is_busy_after([0.9] * BUSY_TICKS, each_s=0.5)

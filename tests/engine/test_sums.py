@@ -13,7 +13,18 @@ from batchrun.execution.pulse import Counted
 def report(**facts: Any) -> Report:
     lane = LaneState(slots=1, in_flight=0, paused_s=0.0, used={}, waited_s={})
     empty: dict[str, Any] = {"lanes": (), "slots": (1,), "learned": (1,), "oldest": (), "first_tokens_ms": ()}
-    return Report(**{"counted": Counted(), "lane": lane, "waiting": 0, "suspected": 0, "cpu_s": 0.0, **empty, **facts})
+    return Report(
+        **{
+            "counted": Counted(),
+            "lane": lane,
+            "waiting": 0,
+            "suspected": 0,
+            "cpu_s": 0.0,
+            "at_s": 0.0,
+            **empty,
+            **facts,
+        }
+    )
 
 
 def test_slots_are_summed_limits_are_means_and_of_waits_the_longest_counts() -> None:
