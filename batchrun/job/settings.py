@@ -54,7 +54,7 @@ class EndpointSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     keep_raw: Annotated[bool, Meta(description="keep the reply body in column response_json")] = False
     transport: Annotated[
         Literal["auto", "lean", "session"],
-        Meta(description="lean: a fifth of the CPU for an exchange, but no proxy; auto: lean where it can"),
+        Meta(description="lean: less than a third of the CPU for an exchange, but no proxy; auto: lean where it can"),
     ] = "auto"
 
 
