@@ -24,12 +24,14 @@ from typing import Any
 CRASHED = 99
 REQUEST_BYTES = 1 << 17
 _USED = (
+    "aiolimiter",
     "batchrun.cli.plan",
     "batchrun.cli.run",
     "batchrun.cli.simulate",
     "batchrun.engine.local",
     "batchrun.engine.processes",
     "batchrun.job.load",
+    "batchrun.prompt.template",
     "batchrun.simulator.server",
     "uvloop",
 )

@@ -9,8 +9,8 @@ from typing import cast
 from batchrun.errors import RecordError
 from batchrun.model.record import Record
 from batchrun.model.request import Messages, encode_messages
+from batchrun.prompt.compiling import compiled
 from batchrun.prompt.given import kind_of, messages_in, refuse_unknown, refuse_unsendable, values_of
-from batchrun.prompt.template import Template, template_environment
 
 CUSTOM_ID = "custom_id"
 BODY = "body"
@@ -44,7 +44,7 @@ class BodyPrompter:
         """
         known = tuple(columns or ())
         self._model_known = model_known
-        self._system = None if system is None else Template(template_environment(), "prompt.system", system, known)
+        self._system = compiled("prompt.system", system, known)
         self.columns: frozenset[str] = frozenset()
         if columns is not None:
             self.columns = frozenset([BODY]) | (self._system.names if self._system else frozenset())

@@ -11,6 +11,7 @@ from typing import Protocol, cast
 from batchrun.errors import JobError, RecordError
 from batchrun.model.record import Record
 from batchrun.model.request import Messages, encode_messages, encode_texts
+from batchrun.prompt.compiling import compiled
 from batchrun.prompt.given import (
     from_json,
     kind_of,
@@ -22,7 +23,6 @@ from batchrun.prompt.given import (
 )
 from batchrun.prompt.openai_batch import BATCH_LINE
 from batchrun.prompt.settings import PromptSettings
-from batchrun.prompt.template import Template, template_environment
 
 NOT_FOR_PARAMS = ("messages", "stream")
 
@@ -56,16 +56,13 @@ class Prompter:
         template is wrong or names a column that no row has.
         """
         known = tuple(columns or ())
-        environment = template_environment()
-        self._system = self._user = None
+        self._system = compiled("prompt.system", settings.system if settings else None, known)
+        self._user = compiled("prompt.user", settings.user if settings else None, known)
         self._messages_columns: tuple[str, ...]
         self._prompt_column: str | None = None
         self._params = settings.params if settings else None
         self._from_arrow = from_arrow
-        if settings and settings.system is not None:
-            self._system = Template(environment, "prompt.system", settings.system, known)
-        if settings and settings.user is not None:
-            self._user = Template(environment, "prompt.user", settings.user, known)
+        if self._user is not None:
             self._messages_columns = ()
         elif settings and settings.messages is not None:
             self._messages_columns = (settings.messages,)

@@ -58,6 +58,15 @@ def test_a_run_imports_neither_numpy_nor_pandas(tmp_path: Path) -> None:
     assert not modules & {"numpy", "pandas"}
 
 
+def test_a_run_imports_a_library_only_where_the_job_asks_for_what_it_does(tmp_path: Path) -> None:
+    write_rows(tmp_path, [{"prompt": "p"}])
+    asked = {"jinja2": "prompt.user={{ prompt }}", "aiolimiter": "limits.requests_per_minute=6000"}
+    for number, words in enumerate([(), *[("--set", setting) for setting in asked.values()]]):
+        job = job_file(tmp_path, output={"path": str(tmp_path / f"out {number}")})
+        modules = imported("run", str(job), "--quiet", *words)
+        assert modules & asked.keys() == {name for name, setting in asked.items() if setting in words}
+
+
 def test_a_program_that_runs_a_job_keeps_numpy() -> None:
     pytest.importorskip("numpy")
     code = "import batchrun.engine.local, json, numpy, sys; print(json.dumps('pyarrow' in sys.modules))"
