@@ -21,6 +21,18 @@ _PIECES = 8
 _RATES: tuple[Bound, ...] = ("requests", "tokens", "daily requests", "daily tokens")
 
 
+def take_on(lanes: Lanes, past: Past) -> None:
+    """Count what was let in elsewhere, whose times are the machine's, as if it had been by these lanes."""
+    ago_s = asyncio.get_running_loop().time() - time.monotonic()
+    for lane in lanes:
+        lane.gate.take_on(
+            {
+                bound: [Sent(at + ago_s, amount) for at, amount in past.get(name_of(lane.number, bound), ())]
+                for bound in _RATES
+            }
+        )
+
+
 class Keeping:
     """Keeps the lanes of one process to what the holder of the output lets it use; must be made inside the loop."""
 
@@ -39,7 +51,7 @@ class Keeping:
             self._resize()
             for lane in lanes:
                 lane.breaker.answered()  # another process has seen that the endpoint does answer this job
-        self._take_on(begin.past)
+        take_on(lanes, begin.past)
 
     async def attend(self, flow: Steered) -> None:
         """Change the share as the holder asks; what may be in flight is noted in the ledger before it is more."""
@@ -59,7 +71,7 @@ class Keeping:
         given = self._resize()
         if narrower:
             self._kept, self._given_up = before, given
-        self._take_on(order.past)
+        take_on(self._lanes, order.past)
         self.tell_if_fitting()
 
     def _resize(self) -> dict[str, list[tuple[float, float]]]:
@@ -72,17 +84,6 @@ class Keeping:
             }
             self._add_past(given, lane, lane.gate.resize(share[name_of(lane.number, "slots")], limits))
         return given
-
-    def _take_on(self, past: Past) -> None:
-        """Count what was let in elsewhere, whose times are the machine's, as if it had been here."""
-        ago_s = self._loop.time() - time.monotonic()
-        for lane in self._lanes:
-            lane.gate.take_on(
-                {
-                    bound: [Sent(at + ago_s, amount) for at, amount in past.get(name_of(lane.number, bound), ())]
-                    for bound in _RATES
-                }
-            )
 
     def _add_past(
         self, past: dict[str, list[tuple[float, float]]], lane: Lane, sent: Mapping[Bound, Iterable[Sent]]

@@ -11,10 +11,12 @@ from collections.abc import Sequence
 import msgspec
 
 from batchrun.engine.forking import Seat, fork_workers
+from batchrun.engine.keeping import take_on
 from batchrun.engine.shares import most_shares, whole_share
 from batchrun.engine.team import Team
 from batchrun.engine.work import work
 from batchrun.execution.around import Around
+from batchrun.execution.before import Before
 from batchrun.execution.ending import Ending
 from batchrun.execution.resume import OpenRun
 from batchrun.execution.sending import send
@@ -51,8 +53,14 @@ def send_by_processes(run: OpenRun, around: Around) -> Sequence[Ending]:
         raise WorkerFaultError(team.fault)
     if team.queue and not team.endings:
         around.watcher.noted("no worker process is left, the run goes on in this one", parts=len(team.queue))
-        return drive(send(msgspec.structs.replace(run, open_parts=tuple(team.queue)), around))
+        return drive(_send_rest(run, around, team))
     return team.endings
+
+
+async def _send_rest(run: OpenRun, around: Around, team: Team) -> Sequence[Ending]:
+    """Send what dead processes left, within what their limits have left: the past has that of the day before too."""
+    rest = msgspec.structs.replace(run, open_parts=tuple(team.queue), before=Before(slots=run.before.slots))
+    return await send(rest, around, opened=lambda lanes: take_on(lanes, team.past))
 
 
 async def _led(run: OpenRun, around: Around, seats: Sequence[Seat]) -> Team:

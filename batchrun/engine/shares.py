@@ -82,6 +82,11 @@ class Pool:
         """What is there."""
         return dict(self._units)
 
+    @property
+    def past(self) -> Past:
+        """What goes with it."""
+        return dict(self._past)
+
     def put(self, share: Share, past: Past) -> None:
         """Add what was given up."""
         for name, units in share.items():

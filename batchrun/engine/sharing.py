@@ -22,6 +22,11 @@ class Sharing:
         self._pool = Pool()
         self._members: Sequence[Member] = ()
 
+    @property
+    def left(self) -> Past:
+        """The past of all that nobody has."""
+        return self._pool.past
+
     def begin_alone(self, member: Member) -> None:
         """Give a first member all, and all of the past that its ledger knows."""
         member.share = member.target = self.whole

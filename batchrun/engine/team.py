@@ -129,6 +129,11 @@ class Team:
     # Who works, and on what.
 
     @property
+    def past(self) -> Past:
+        """What was let in of late by processes that are gone."""
+        return self._sharing.left
+
+    @property
     def _working(self) -> list[Member]:
         return [member for member in self._members if member.is_working]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 
 from batchrun.client.lane import Lane, open_lane
 from batchrun.client.lanes import Lanes
@@ -23,13 +23,14 @@ from batchrun.spending import Spending
 from batchrun.worker import Worker
 
 
-async def send(run: OpenRun, around: Around) -> Sequence[Ending]:
+async def send(run: OpenRun, around: Around, *, opened: Callable[[Lanes], None] = lambda _: None) -> Sequence[Ending]:
     """Send what the open parts of a run need, seal them, and return why that ended early, if it did.
 
-    Raises OutputError when the output can't be written.
+    `opened` is given the lanes before anything is sent. Raises OutputError when the output can't be written.
     """
     tell_unpriced(run, around)
     async with base_urls(run.job) as urls, open_lanes(run, around, urls) as lanes:
+        opened(lanes)
         begin_sending(run, around.watcher)
         return await flow_of(run, around, lanes, Alone(run), spending_of(run, around.watcher)).go()
 

@@ -335,3 +335,16 @@ def test_a_damaged_ledger_of_a_worker_is_refused_and_a_fresh_start_needs_it_not(
         refused = batchrun("run", job, "--set", "request.model=new", "--limit", "30")
         assert refused.returncode == 7
         assert "another run" in refused.stderr
+
+
+def test_when_all_worker_processes_die_the_day_s_limit_holds_for_who_is_left(tmp_path: Path) -> None:
+    """Of what the dead had in flight the endpoint may have seen more than their ledgers."""
+    with endpoint("latency_ms=5") as served:
+        job = drill_job(tmp_path, served, 200, requests_per_day=60, deadline="6s")
+        with running(job, "--processes", "2", "--grace", "1") as run:
+            run.wait_until_shared()
+            wait_for(lambda: served.stats()["requests"] >= 55)
+            kill(run.workers())
+            assert run.forked.wait() == 5, run.said()
+            assert "the run goes on in this one" in run.said()
+        assert served.stats()["requests"] <= 60 + CONCURRENCY
