@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
 import sys
 from collections.abc import Callable
 from typing import Literal, NoReturn
@@ -185,8 +186,16 @@ def schema() -> None:
 
 def main() -> NoReturn:
     """Run the command; always leaves by SystemExit with an exit status of SPEC.md, section 4."""
+    _open_standard_files()
     start_light()
     sys.exit(_status_of(cli))
+
+
+def _open_standard_files() -> None:
+    """Put nothing where a standard file is closed: else the next that is opened, the lock say, would take its place."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115 - open to the end
 
 
 def _status_of(command: Callable[..., object]) -> int:

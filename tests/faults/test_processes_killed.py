@@ -8,6 +8,7 @@ import os
 import random
 import signal
 import sqlite3
+import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from typing import IO
 import pytest
 from command_server import CRASHED
 from e2e_tools import (
+    COMMAND,
     PATIENCE_S,
     Endpoint,
     Forked,
@@ -348,3 +350,21 @@ def test_when_all_worker_processes_die_the_day_s_limit_holds_for_who_is_left(tmp
             assert run.forked.wait() == 5, run.said()
             assert "the run goes on in this one" in run.said()
         assert served.stats()["requests"] <= 60 + CONCURRENCY
+
+
+@pytest.mark.parametrize("closed", ["<&-", "<&- >&- 2>&-"])
+def test_a_closed_standard_file_takes_nothing_else_along(tmp_path: Path, closed: str) -> None:
+    """The lock would get its number, and a worker process would lose it with its standard files."""
+    lock = (tmp_path / "out" / "_batchrun" / "lock").resolve()
+    with endpoint("latency_ms=20") as served:
+        job = drill_job(tmp_path, served, 300)
+        words = ("sh", "-c", f'exec "$@" {closed}', "sh", *COMMAND, "run", str(job), "--processes", "2", "--quiet")
+        with subprocess.Popen(words) as run:
+            children = Path(f"/proc/{run.pid}/task/{run.pid}/children")
+            wait_for(lambda: run.poll() is not None or len(children.read_text().split()) == 2)
+            workers = children.read_text().split()
+            wait_for(lambda: served.stats()["requests"] >= 20)  # they have settled in
+            holders = [worker for worker in workers if lock in map(Path.resolve, Path(f"/proc/{worker}/fd").iterdir())]
+            assert run.wait(PATIENCE_S) == 0
+        assert holders == workers
+        assert len(workers) == 2
