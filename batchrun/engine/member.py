@@ -15,6 +15,8 @@ from batchrun.execution.parts import OpenPart
 BUSY_SHARE = 0.85
 """A process that computes for more of the time than this is bound by its core."""
 BUSY_TICKS = 3
+SILENT_TICKS = 60
+"""A process that says nothing for so many of its holder's ticks, of which it tells each one, hangs."""
 
 
 class Member:
@@ -36,6 +38,7 @@ class Member:
         self.report: Report | None = None
         self.ended: Ended | None = None
         self._busy_ticks = 0
+        self._silent_ticks = 0
 
     @property
     def number(self) -> int:
@@ -56,6 +59,15 @@ class Member:
     def is_busy(self) -> bool:
         """Whether its core has been what bounds it for a while."""
         return self._busy_ticks >= BUSY_TICKS
+
+    def tick(self) -> bool:
+        """Count a tick; say whether it has been silent for so many that it must be hanging."""
+        self._silent_ticks += self.has_begun
+        return self._silent_ticks >= SILENT_TICKS and not self.is_gone
+
+    def speaks(self) -> None:
+        """Take note that it has said something."""
+        self._silent_ticks = 0
 
     def take_report(self, report: Report) -> None:
         """Take note of a report; how busy the process is shows from the second one on."""

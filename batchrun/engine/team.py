@@ -121,6 +121,11 @@ class Team:
         for member in self._working:
             self._hand_out(member, anyhow=True)
         self._lend()
+        for member in self._members:
+            if member.tick():
+                self._around.watcher.noted("a worker process hangs, and is killed", process=member.seat.pid)
+                member.speaks()
+                _kill([member])
 
     async def _tell(self) -> None:
         used = None if self._lending is None else self._lending.used(self._working)
@@ -194,6 +199,7 @@ class Team:
         self._heard.put_nowait((member, word))
 
     def _hear(self, member: Member, word: Word) -> None:
+        member.speaks()
         match word:
             case Wanting():
                 member.is_waiting = True

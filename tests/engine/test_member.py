@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 
 from batchrun.engine.forking import Seat
-from batchrun.engine.member import BUSY_TICKS, Member
+from batchrun.engine.member import BUSY_TICKS, SILENT_TICKS, Member
 from batchrun.engine.messages import Report
 from batchrun.events import LaneState
 from batchrun.execution.pulse import Counted
@@ -51,3 +51,17 @@ def test_reports_that_come_late_make_no_process_busy() -> None:
     """On a machine that others use a second's tick takes longer: what counts is the time that went by."""
     assert not is_busy_after([0.7] * BUSY_TICKS, each_s=1.5)
     assert is_busy_after([0.9] * BUSY_TICKS, each_s=0.5)
+
+
+def test_a_process_hangs_when_it_has_begun_and_says_nothing_for_long() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        member = Member(Seat(1, 1, ours), lambda member, word: None)
+        assert not any(member.tick() for _ in range(2 * SILENT_TICKS))
+        member.has_begun = True
+        for _ in range(3):
+            assert not any(member.tick() for _ in range(SILENT_TICKS - 1))
+            member.speaks()
+        assert [member.tick() for _ in range(SILENT_TICKS)][-2:] == [False, True]
+        member.is_gone = True
+        assert not member.tick()

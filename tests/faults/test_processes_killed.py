@@ -368,3 +368,20 @@ def test_a_closed_standard_file_takes_nothing_else_along(tmp_path: Path, closed:
             assert run.wait(PATIENCE_S) == 0
         assert holders == workers
         assert len(workers) == 2
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("is_drained", [False, True])
+def test_a_worker_process_that_hangs_holds_nobody_up_for_ever(tmp_path: Path, *, is_drained: bool) -> None:
+    """Stopped, it says nothing, hears no order, and holds its parts, its share and the output."""
+    with endpoint("latency_ms=10") as served:
+        job = drill_job(tmp_path, served, 600)
+        with running(job, "--processes", "2", "--grace", "1") as run:
+            run.wait_until_shared()
+            os.kill(run.workers()[0], signal.SIGSTOP)
+            if is_drained:
+                run.forked.terminate()
+            assert run.forked.wait(2 * PATIENCE_S) == (143 if is_drained else 0), run.said()
+            assert "hangs, and is killed" in run.said()
+        if not is_drained:
+            assert table_of(tmp_path / "out").column("row").to_pylist() == list(range(600))
