@@ -38,6 +38,11 @@ class Breaker:
         self._tripped_by: Cause | None = None
 
     @property
+    def tripped_by(self) -> Cause | None:
+        """What the run is to end for, None while it need not."""
+        return self._tripped_by
+
+    @property
     def has_tripped(self) -> bool:
         """Say whether the run is to end for it."""
         return self._tripped_by is not None
@@ -74,6 +79,15 @@ class Breaker:
             return None
         self._tripped_by = cause
         return Trip(rows=tuple(self._streak[:-1]), why=self._why())
+
+    def trip(self, cause: Cause) -> tuple[int, ...]:
+        """Trip for what has tripped another process's breaker; return the rows that are to be pending again here."""
+        if not self._enabled or self._tripped_by is not None:
+            return ()
+        self._tripped_by = cause
+        if cause != self._cause:
+            self._streak.clear()
+        return tuple(self._streak)
 
     def suspects(self, rows: range) -> bool:
         """Say whether a failure among `rows` may still be taken back, or was."""

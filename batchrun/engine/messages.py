@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from batchrun.budget import Spent
+from batchrun.client.breaker import Cause
 from batchrun.engine.shares import Past, Share
 from batchrun.events import LaneProgress, LaneState, RowInFlight
 from batchrun.execution.ending import Ending
@@ -80,10 +81,14 @@ class Recall(_Message, frozen=True):
 
 
 class Drain(_Message, frozen=True, kw_only=True):
-    """Send nothing new, for this reason; the grace time begins after `after_s` seconds."""
+    """Send nothing new, for this reason; the grace time begins after `after_s` seconds.
+
+    `tripped` says what tripped the breakers of which lanes: rows that failed alike are to be pending again.
+    """
 
     ending: Ending
     after_s: float = 0.0
+    tripped: Mapping[int, Cause] = {}
 
 
 class LetGo(_Message, frozen=True):
@@ -166,6 +171,7 @@ class Draining(_Message, frozen=True, kw_only=True):
 
     ending: Ending
     after_s: float
+    tripped: Mapping[int, Cause] = {}
 
 
 class Ended(_Message, frozen=True, kw_only=True):

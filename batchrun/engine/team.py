@@ -10,9 +10,10 @@ import contextlib
 import os
 import signal
 from bisect import insort
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from operator import attrgetter
 
+from batchrun.client.breaker import Cause
 from batchrun.engine.bank import Bank
 from batchrun.engine.forking import Seat, reap
 from batchrun.engine.lending import Lending
@@ -235,7 +236,7 @@ class Team:
 
     def _hear_of_end(self, member: Member, word: Draining | Ended) -> None:
         if isinstance(word, Draining):
-            self._drain(word.ending, word.after_s, but=member)
+            self._drain(word.ending, word.after_s, but=member, tripped=word.tripped)
             return
         member.ended = word
         self.fault = self.fault or word.fault
@@ -251,7 +252,13 @@ class Team:
 
     # How it ends.
 
-    def _drain(self, ending: Ending, after_s: float = 0.0, but: Member | None = None) -> None:
+    def _drain(
+        self,
+        ending: Ending,
+        after_s: float = 0.0,
+        but: Member | None = None,
+        tripped: Mapping[int, Cause] | None = None,
+    ) -> None:
         """Have nothing new sent, for this reason; a reason is given once, but for signals."""
         known = {one.status for one in self.endings}
         if ending.status in known and ending.status not in STATUSES.values():
@@ -261,7 +268,7 @@ class Team:
         self.endings.append(ending)
         for member in self._working:
             if member is not but:
-                member.channel.send(Drain(ending=ending, after_s=after_s))
+                member.channel.send(Drain(ending=ending, after_s=after_s, tripped=tripped or {}))
         self._go_on()
 
     def _note_draining(self, ending: Ending) -> None:

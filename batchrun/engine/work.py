@@ -182,7 +182,9 @@ class Employed:
             self.channel.send(Returned(nanousd=self._spending.return_free(), spent=self._spending.spent))
 
     def _obey(self) -> None:
-        if self._flow is not None and self._told is not None:
+        if self._flow is not None and self._lanes is not None and self._told is not None:
+            for lane, cause in self._told.tripped.items():
+                self._flow.take_back(lane, self._lanes[lane].breaker.trip(cause))
             self._flow.drain(self._told.ending, self._told.after_s)
         if self._flow is not None and self._hurried:
             self._flow.let_go()
@@ -193,6 +195,7 @@ class Employed:
             self.gone.set_result(None)
         if not self.begun.done():
             self.begun.set_result(None)
+        self._handed.put(None)
         if not self.is_over:
             self._told = Drain(ending=_ALONE)
             self._obey()
@@ -244,7 +247,9 @@ class Employed:
         """Tell it where it is news, and wait for no part any more."""
         self._handed.put(None)
         if self._told is None or ending is not self._told.ending:
-            self.channel.send(Draining(ending=ending, after_s=after_s))
+            lanes = {lane.number: lane.breaker.tripped_by for lane in self._lanes or ()}
+            tripped = {lane: cause for lane, cause in lanes.items() if cause is not None}
+            self.channel.send(Draining(ending=ending, after_s=after_s, tripped=tripped))
 
     async def progressed(self, progress: Progress) -> None:
         """Report it."""

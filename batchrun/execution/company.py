@@ -28,6 +28,10 @@ class Steered(Protocol):
         """Send nothing new; after `after_s` seconds give what is in flight the grace time, then let go of it."""
         ...
 
+    def take_back(self, lane: int, rows: tuple[int, ...]) -> None:
+        """Make failures pending again that a lane's breaker may still take back."""
+        ...
+
     def let_go(self) -> None:
         """Cancel what is in flight, and seal nothing more; what is in hand is committed."""
         ...

@@ -18,7 +18,7 @@ from batchrun.client.lane import Lane
 from batchrun.client.lanes import Lanes
 from batchrun.client.outage import Weather
 from batchrun.errors import BatchrunError, innermost
-from batchrun.events import Progress, Unwatched
+from batchrun.events import Progress, Totals, Unwatched
 from batchrun.execution.around import Around
 from batchrun.execution.backlog import Backlog
 from batchrun.execution.before import slots_note
@@ -74,7 +74,7 @@ class Flow:
         self._grace = Grace(run.options.grace_s, self._let_go)
         self._sealed = asyncio.Event()
         self._ended = asyncio.Event()
-        self._hurried = False
+        self._hurried = self._has_drained = False
         self._failure: Exception | None = None
 
     async def go(self) -> list[Ending]:
@@ -106,6 +106,7 @@ class Flow:
                 self._inner.append(inner.create_task(self._read(), name="reading"))
                 for number in range(self._workers()):
                     self._inner.append(inner.create_task(self._work(), name=f"worker {number}"))
+            self._has_drained = True
             self._deadline.end()
             if self._failure is None:
                 await self._ledger.ask(self._note_slots)
@@ -189,6 +190,13 @@ class Flow:
         self._deadline.add(entries)
         self._company.committed(entries)
         self._stop_early()
+
+    def take_back(self, lane: int, rows: tuple[int, ...]) -> None:
+        """Make failures pending again that a lane's breaker may still take back; too late once nothing is in flight."""
+        if rows and not self._has_drained:
+            self._backlog.put_without_slot()
+            self._ledger.put(Entry(row=rows[0], totals=Totals(), lane=lane, holds_slot=False, reverts=rows))
+            self._backlog.reopened(len(rows))
 
     def _take_back(self, entry: Entry) -> None:
         """Have rows sent again that a breaker took back, where another lane is left for them."""

@@ -6,7 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from e2e_tools import batchrun, endpoint, job_file, prompts, summary_of, table_of, write_rows
+from e2e_tools import (
+    PATIENCE_S,
+    batchrun,
+    endpoint,
+    job_file,
+    prompts,
+    start,
+    summary_of,
+    table_of,
+    wait_for,
+    write_rows,
+)
 from test_r01_r02_r03_kills import check_end, crash
 from test_r04_r07_r09_endpoint import scripted
 
@@ -95,3 +106,27 @@ def test_rows_without_a_prompt_trip_no_breaker(tmp_path: Path) -> None:
     ended = batchrun("run", job_file(tmp_path))
     assert ended.returncode == 1, ended.stderr
     assert summary_of(tmp_path / "out")["by_status"] == {"ok": 10, "failed": 100}
+
+
+def test_what_trips_the_breaker_of_one_process_is_taken_back_by_all(tmp_path: Path) -> None:
+    """From some moment on all rows are rejected alike: none of them fails, whoever sent it."""
+    write_rows(tmp_path, prompts(1000))
+    with endpoint("latency_ms=10") as served:
+        port = served.port
+        job = job_file(
+            tmp_path,
+            endpoint={"base_url": served.base_url},
+            limits={"concurrency": 9, "max_ambiguous_attempts": 3},
+            output={"rows_per_part": 10},
+        )
+        run = start(job, "--processes", "3")
+        wait_for(lambda: served.stats()["requests"] >= 200, run)
+    with endpoint("latency_ms=10", "reject_containing='say'", port=port) as refusing:
+        _, told = run.communicate(timeout=PATIENCE_S)
+        assert run.returncode == 3, told
+        assert "failed alike and stay pending" in told
+        assert 50 < refusing.stats()["requests"] <= 3 * 50 + 9
+    assert summary_of(tmp_path / "out")["by_status"].keys() == {"ok"}
+    with endpoint("latency_ms=3", port=port):
+        assert batchrun("run", job, "--processes", "2").returncode == 0
+    assert table_of(tmp_path / "out").column("row").to_pylist() == list(range(1000))
