@@ -42,26 +42,21 @@ def open_store(path: Path) -> Store:
     return Store(path, connection)
 
 
-@contextlib.contextmanager
-def reading(path: Path) -> Generator[Store, None, None]:
+def reading(path: Path) -> contextlib.AbstractContextManager[Store]:
     """Open the ledger a second time, to read beside its writer from any thread."""
-    try:
-        connection = _connect(path)
-        connection.execute("PRAGMA query_only = 1")
-    except sqlite3.Error as error:
-        raise unwritable(path, error) from None
-    try:
-        yield Store(path, connection)
-    finally:
-        connection.close()
+    return _beside(path, "PRAGMA query_only = 1")
+
+
+def writing(path: Path) -> contextlib.AbstractContextManager[Store]:
+    """Open the ledger a second time, to change it beside its writer now and then: each waits for the other."""
+    return _beside(path, "PRAGMA synchronous = FULL")
 
 
 @contextlib.contextmanager
-def writing(path: Path) -> Generator[Store, None, None]:
-    """Open the ledger a second time, to change it beside its writer now and then: each waits for the other."""
+def _beside(path: Path, pragma: str) -> Generator[Store, None, None]:
     try:
         connection = _connect(path)
-        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute(pragma)
     except sqlite3.Error as error:
         raise unwritable(path, error) from None
     try:
