@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from enum import Enum
 from typing import NamedTuple
 
-from batchrun.client.limits import Limits, Needs, Quotas, fullest, give_back, let_in, take_back, take_now
+from batchrun.client.limits import Limits, Quotas
 from batchrun.client.pacing import Pacing
 from batchrun.client.slots import Ceiling, Slots
 from batchrun.client.waits import Waits
@@ -33,7 +33,7 @@ class _Turn(Enum):
 
 class _Waiter(NamedTuple):
     turn: asyncio.Future[_Turn]
-    needs: Needs
+    tokens: float
 
 
 class Gate:
@@ -110,7 +110,7 @@ class Gate:
         if self.enter_now(tokens):
             return True
         is_first = not self._queue
-        waiter = _Waiter(self._loop.create_future(), self._limits.needs(tokens))
+        waiter = _Waiter(self._loop.create_future(), tokens)
         self._queue.append(waiter)
         if is_first or self._closed:
             self._admit()
@@ -119,17 +119,17 @@ class Gate:
         except asyncio.CancelledError:
             self._step_out(waiter)
             raise
-        return turn is _Turn.IN or (turn is _Turn.HEAD and await self._enter_as_head(waiter.needs))
+        return turn is _Turn.IN or (turn is _Turn.HEAD and await self._enter_as_head(waiter.tokens))
 
     def enter_now(self, tokens: float = 0.0) -> bool:
         """Take a slot and `tokens` where nothing has to be waited for, else return False."""
         if self._closed or self._queue or self._has_head or self._hindrance() is not None:
             return False
-        return self._take_now(self._limits.needs(tokens))
+        return self._take_now(tokens)
 
-    def _take_now(self, needs: Needs) -> bool:
+    def _take_now(self, tokens: float) -> bool:
         """Take a slot, which is there, and all that is needed beside it; False where that has to be waited for."""
-        if needs and not take_now(needs, self._loop.time()):
+        if not self._limits.take_now(tokens, self._loop.time()):
             return False
         self._take()
         return True
@@ -149,7 +149,7 @@ class Gate:
                 self._waits.turn_to(hindrance[0])
                 self._look_again(hindrance[1])
                 return
-            elif self._take_now(waiter.needs):
+            elif self._take_now(waiter.tokens):
                 self._queue.popleft().turn.set_result(_Turn.IN)
             else:
                 self._has_head = True
@@ -188,32 +188,32 @@ class Gate:
         if waiter.turn.done() and not waiter.turn.cancelled():
             if waiter.turn.result() is _Turn.IN:
                 self._in_flight -= 1
-                take_back(waiter.needs, self._loop.time())
+                self._limits.take_back(waiter.tokens, self._loop.time())
             elif waiter.turn.result() is _Turn.HEAD:
                 self._has_head = False
         self._admit()
 
-    async def _enter_as_head(self, needs: Needs) -> bool:
+    async def _enter_as_head(self, tokens: float) -> bool:
         """Take all that is needed, or nothing: a pause that comes in between gives back what was paid."""
         paid = False
         try:
             while not self._closed:
                 if (hindrance := self._hindrance()) is not None:
                     if paid and hindrance[0] == "pause":
-                        give_back(needs)
+                        self._limits.give_back(tokens)
                         paid = False
                     await self._change(*hindrance)
                 elif not paid:
-                    paid = await self._limits.pay(needs, self._waits.turn_to)
-                elif (full := fullest(needs, self._loop.time())) is not None:
+                    paid = await self._limits.pay(tokens, self._waits.turn_to)
+                elif (full := self._limits.fullest(tokens, self._loop.time())) is not None:
                     await self._change(*full)
                 else:
-                    let_in(needs, self._loop.time())
+                    self._limits.let_in(tokens, self._loop.time())
                     self._take()
                     return True
         except asyncio.CancelledError:  # another lane has taken the row in
             if paid:
-                give_back(needs)
+                self._limits.give_back(tokens)
             raise
         finally:
             self._has_head = False

@@ -20,12 +20,11 @@ class Quotas(NamedTuple):
     tokens: Quota | None = None
 
 
-Needs = tuple[tuple[Bound, Limit, float], ...]
-"""The amount of each limit that an attempt takes."""
-
-
 class Limits:
-    """The rates and quotas of one lane; must be made inside the running loop. Times are the loop's."""
+    """The rates and quotas of one lane; must be made inside the running loop. Times are the loop's.
+
+    An attempt of so many tokens takes those of a limit of tokens, and one of a limit of requests.
+    """
 
     def __init__(
         self, *, requests_per_minute: float | None, tokens_per_minute: float | None, quotas: Quotas | None
@@ -41,12 +40,6 @@ class Limits:
             (bound, limit, bound in _TOKENS) for bound, limit in limits if limit is not None
         ]
         self._acquiring: asyncio.Timeout | None = None
-
-    def needs(self, tokens: float) -> Needs:
-        """Return what an attempt of so many tokens takes, empty where nothing is limited."""
-        if not self._limits:
-            return ()
-        return tuple([(bound, limit, tokens if counts_tokens else 1.0) for bound, limit, counts_tokens in self._limits])
 
     def used(self, now: float) -> dict[Bound, float]:
         """Return the share of each limit that is used."""
@@ -71,20 +64,31 @@ class Limits:
         for bound, limit, _ in self._limits:
             limit.take_on(sent.get(bound, ()))
 
-    async def pay(self, needs: Needs, waiting: Callable[[Bound], None]) -> bool:
-        """Wait until the buckets have taken what is needed; False when `close` came meanwhile.
+    def take_now(self, tokens: float, now: float) -> bool:
+        """Take what an attempt needs of each limit where none has to be waited for, else nothing and return False."""
+        for _, limit, counts_tokens in self._limits:
+            if not limit.has_room(tokens if counts_tokens else 1.0, now):
+                return False
+        for _, limit, counts_tokens in self._limits:
+            limit.take(tokens if counts_tokens else 1.0, now)
+        return True
+
+    async def pay(self, tokens: float, waiting: Callable[[Bound], None]) -> bool:
+        """Wait until the buckets have taken what an attempt needs; False when `close` came meanwhile.
 
         `waiting` is told what it waits for. Cancelled, or closed, nothing is paid.
         """
-        paid: list[tuple[Bound, Limit, float]] = []
+        paid: list[tuple[Limit, float]] = []
         try:
             async with asyncio.timeout(None) as self._acquiring:
-                for bound, limit, amount in needs:
+                for bound, limit, counts_tokens in self._limits:
                     waiting(bound)
+                    amount = tokens if counts_tokens else 1.0
                     await limit.pay(amount)
-                    paid.append((bound, limit, amount))
+                    paid.append((limit, amount))
         except BaseException as error:
-            give_back(tuple(paid))
+            for limit, amount in paid:
+                limit.give_back(amount)
             if not isinstance(error, TimeoutError):
                 raise
             return False
@@ -92,46 +96,33 @@ class Limits:
             self._acquiring = None
         return True
 
+    def fullest(self, tokens: float, now: float) -> tuple[Bound, float] | None:
+        """Return for lack of what there is no room for an attempt, and for how long; None when there is room."""
+        longest: tuple[Bound, float] | None = None
+        for bound, limit, counts_tokens in self._limits:
+            wait_s = limit.wait_s(tokens if counts_tokens else 1.0, now)
+            if wait_s > (longest[1] if longest else 0.0):
+                longest = bound, wait_s
+        return longest
+
+    def let_in(self, tokens: float, now: float) -> None:
+        """Take note that what was paid is sent now."""
+        for _, limit, counts_tokens in self._limits:
+            limit.let_in(tokens if counts_tokens else 1.0, now)
+
+    def give_back(self, tokens: float) -> None:
+        """Take note that what was paid is not sent: it is credit for the next."""
+        for _, limit, counts_tokens in self._limits:
+            limit.give_back(tokens if counts_tokens else 1.0)
+
+    def take_back(self, tokens: float, now: float) -> None:
+        """Take note that what was let in a moment ago is not sent after all."""
+        for _, limit, counts_tokens in self._limits:
+            amount = tokens if counts_tokens else 1.0
+            limit.give_back(amount)
+            limit.let_in(-amount, now)
+
     def close(self) -> None:
         """Send away who pays just now."""
         if self._acquiring is not None and not self._acquiring.expired():
             self._acquiring.reschedule(asyncio.get_running_loop().time())
-
-
-def take_now(needs: Needs, now: float) -> bool:
-    """Take all that is needed where nothing has to be waited for, else nothing and return False."""
-    for _, limit, amount in needs:
-        if not limit.has_room(amount, now):
-            return False
-    for _, limit, amount in needs:
-        limit.take(amount, now)
-    return True
-
-
-def fullest(needs: Needs, now: float) -> tuple[Bound, float] | None:
-    """Return for lack of what there is no room for all that is needed, and for how long; None when there is room."""
-    longest: tuple[Bound, float] | None = None
-    for bound, limit, amount in needs:
-        wait_s = limit.wait_s(amount, now)
-        if wait_s > (longest[1] if longest else 0.0):
-            longest = bound, wait_s
-    return longest
-
-
-def let_in(needs: Needs, now: float) -> None:
-    """Take note that what was paid is sent now."""
-    for _, limit, amount in needs:
-        limit.let_in(amount, now)
-
-
-def give_back(needs: Needs) -> None:
-    """Take note that what was paid is not sent: it is credit for the next."""
-    for _, limit, amount in needs:
-        limit.give_back(amount)
-
-
-def take_back(needs: Needs, now: float) -> None:
-    """Take note that what was let in a moment ago is not sent after all."""
-    give_back(needs)
-    for _, limit, amount in needs:
-        limit.let_in(-amount, now)
