@@ -11,11 +11,10 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from batchrun.budget import Budget, MostTokens, Reservation, Spent, most_tokens, with_messages
+from batchrun.budget import Budget, MostTokens, Reservation, Spent
 from batchrun.errors import RecordError
 from batchrun.events import Watcher
 from batchrun.model.attempt import Cost
-from batchrun.model.request import Messages
 from batchrun.pricing import Tariff, usd, usd_text
 
 
@@ -67,7 +66,6 @@ class Spending:
         self._loop = asyncio.get_running_loop()
         self._budget = budget
         self._fields = fields
-        self._most = most_tokens(fields)
         self._lanes = tuple(self._with_model(lane) for lane in (LaneTariff(tariff), *others))
         self._watcher = watcher
         self._waiters: deque[_Waiter] = deque()
@@ -117,10 +115,6 @@ class Spending:
         self._budget.limit_nanousd -= free
         self._asked = None
         return free
-
-    def most(self, messages: Messages, params: Mapping[str, object] | None) -> MostTokens:
-        """Return the most that a row's request takes."""
-        return with_messages(most_tokens({**self._fields, **params}) if params else self._most, messages)
 
     def reserve_now(self, most: MostTokens, model: str | None) -> Reservation | None:
         """Reserve as `reserve` does where nothing has to be waited for, else return None."""

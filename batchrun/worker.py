@@ -1,4 +1,4 @@
-"""One request into one outcome: render, send, and decide what each attempt means for its row.
+"""One request into one outcome: send it, and decide what each attempt means for its row.
 
 `Worker.advance` awaits the edges it is given; what it decides is decided in plain functions. It starts no task, holds
 no queue and sleeps nowhere: a row that must wait is handed back with the time it waits.
@@ -23,14 +23,12 @@ from batchrun.events import LaneState, RowInFlight, Totals
 from batchrun.ledger.records import Entry
 from batchrun.model.attempt import Reply, Spends, Then, Tries, Trouble
 from batchrun.model.outcome import Account, Completion, Failure
-from batchrun.model.record import Record
-from batchrun.model.request import Envelope, Request
-from batchrun.prompt.prompter import Prompting
+from batchrun.model.request import Request
 from batchrun.spending import NOTHING, Owed, Spending, owed_of
 
 
 class OpenRow(msgspec.Struct, kw_only=True):
-    """A row that is not settled: its record until it is rendered, its request from then on; changed as it advances.
+    """A row that is not settled: its request, or why it has none as `unsendable`; changed as it advances.
 
     `began` is the monotonic time of its first attempt in this run, in seconds. `in_flight` is true while an attempt's
     exchange goes on. Under a budget `most` bounds what an attempt takes, and `reserved` is held for the one at hand.
@@ -38,10 +36,10 @@ class OpenRow(msgspec.Struct, kw_only=True):
     """
 
     row: int
-    record: Record | None
+    request: Request | None
+    unsendable: str = ""
     replaced: bool = False
     tries: Tries = Tries()
-    request: Request | None = None
     began: float | None = None
     in_flight: bool = False
     most: MostTokens | None = None
@@ -71,8 +69,6 @@ class Worker:
     def __init__(
         self,
         *,
-        prompter: Prompting,
-        envelope: Envelope,
         lanes: Lanes,
         clock: Callable[[], float],
         wall_us: Callable[[], int],
@@ -82,8 +78,6 @@ class Worker:
 
         `spending` holds all attempts to the job's budget, None where it has none.
         """
-        self._prompter = prompter
-        self._envelope = envelope
         self._lanes = lanes
         self._clock = clock
         self._wall_us = wall_us
@@ -92,16 +86,17 @@ class Worker:
 
     async def advance(self, row: OpenRow) -> Step:
         """Make one attempt for a row; the slot it takes is given back by the entry's commit."""
-        try:
-            request = self._sealed(row)
-            if self._spending is not None and row.most is not None:
+        if (request := row.request) is None:
+            return self._unsendable(row, row.unsendable)
+        if self._spending is not None and row.most is not None:
+            try:
                 reserved = self._spending.reserve_now(row.most, request.model)
                 reserved = reserved or await self._spending.reserve(row.most, request.model)
-                if reserved is None:
-                    return Step(stop=self._spending.take_ending(), status=ExitStatus.BUDGET)
-                row.reserved = reserved
-        except RecordError as error:
-            return self._unsendable(row, error)
+            except RecordError as error:
+                return self._unsendable(row, str(error))
+            if reserved is None:
+                return Step(stop=self._spending.take_ending(), status=ExitStatus.BUDGET)
+            row.reserved = reserved
         lane: Lane | None = None
         try:
             if (admitted := await self._lanes.enter(request.body, row.shun)) is None:
@@ -124,8 +119,6 @@ class Worker:
             self._flying.pop(row.row, None)
             if row.reserved is not None:
                 self._give_back(row)
-        if isinstance(attempt.came_to, Trouble):
-            self._lanes.changed()
         return step
 
     def _give_back(self, row: OpenRow) -> None:
@@ -175,25 +168,7 @@ class Worker:
             holds_slot=False,
         )
 
-    def _sealed(self, row: OpenRow) -> Request:
-        """Return a row's request, made of its record when it is asked for first, with what it takes at most."""
-        record = row.record
-        if record is None:
-            if row.request is None:
-                raise ValueError("an open row has either a record or a request")
-            return row.request
-        messages = self._prompter.messages(record)
-        params = self._prompter.params(record)
-        if self._spending is not None:
-            row.most = self._spending.most(messages, params)
-        try:
-            row.request = request = self._envelope.seal(record.row, messages, params)
-        except RecursionError:
-            raise RecordError("the row's parameters are nested too deeply") from None
-        row.record = None
-        return request
-
-    def _unsendable(self, row: OpenRow, error: RecordError) -> Step:
+    def _unsendable(self, row: OpenRow, why: str) -> Step:
         tries = row.tries
         account = Account(
             attempts=tries.attempts,
@@ -203,7 +178,7 @@ class Worker:
             finished_us=self._wall_us(),
             flags=_flags(row, ()),
         )
-        failure = Failure(row=row.row, error_class="input", message=str(error), account=account)
+        failure = Failure(row=row.row, error_class="input", message=why, account=account)
         return Step(entry=Entry(row=row.row, totals=Totals(), outcome=failure, holds_slot=False))
 
     def _step(self, row: OpenRow, request: Request, lane: Lane, attempt: Attempt) -> Step:
@@ -211,6 +186,7 @@ class Worker:
         totals = totals_of(row.tries, came_to, owed)
         if isinstance(came_to, Reply):
             return self._answered(row, request, lane, attempt, came_to, totals)
+        self._lanes.changed()
         wait_s, then = self._way_on(row, lane, attempt, came_to)
         if wait_s is None and then is Then.FAIL_ROW and (reply := came_to.instead) is not None:
             return self._answered(row, request, lane, attempt, reply, totals)

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from batchrun.worker import OpenRow
 
 ROWS_AHEAD, STRETCHES_AHEAD = 512, 8
-"""New rows that may lie ready, and the stretches they are of: those are bounded in bytes, rows are not."""
+"""New rows that may lie ready, and the additions they came in: those are bounded in bytes, rows are not."""
 
 
 class Backlog:
@@ -43,7 +43,7 @@ class Backlog:
         return len(self._waiting)
 
     async def add(self, rows: Iterable[OpenRow]) -> None:
-        """Add the new rows of one stretch, once there is room for them."""
+        """Add new rows that were read together, once there is room for them."""
         await self._room.wait()
         before = len(self._new)
         self._new.extend(rows)

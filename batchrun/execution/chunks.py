@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from batchrun.execution.parts import OpenPart
+from batchrun.execution.requesting import Requests
 from batchrun.execution.resume import OpenRun, standing_of
 from batchrun.model.attempt import Tries
 from batchrun.worker import OpenRow
 from batchrun.writer.spool import Spool
-
-_NEVER_TRIED = Tries()
 
 
 def read_chunks(run: OpenRun, spool: Spool, parts: Iterator[OpenPart]) -> Iterator[tuple[OpenPart, list[OpenRow], int]]:
@@ -20,9 +19,11 @@ def read_chunks(run: OpenRun, spool: Spool, parts: Iterator[OpenPart]) -> Iterat
     Raises JobError when the input can't be read, or is not what was surveyed, and OutputError when nothing can be
     spooled.
     """
+    bounded = None if run.job.limits.max_cost_usd is None else run.job.request
+    requests = Requests(run.examined.prompter, run.examined.envelope(), bounded=bounded)
     turn = _Turn(parts)
     while turn.goes_on():
-        yield from _pass(run, spool, turn)
+        yield from _pass(run, spool, turn, requests)
 
 
 class _Turn:
@@ -46,7 +47,7 @@ class _Turn:
         self.part = None
 
 
-def _pass(run: OpenRun, spool: Spool, turn: _Turn) -> Iterator[tuple[OpenPart, list[OpenRow], int]]:
+def _pass(run: OpenRun, spool: Spool, turn: _Turn, requests: Requests) -> Iterator[tuple[OpenPart, list[OpenRow], int]]:
     at: OpenPart | None = None
     skipped: set[int] = set()
     tried: dict[int, Tries] = {}
@@ -63,14 +64,5 @@ def _pass(run: OpenRun, spool: Spool, turn: _Turn) -> Iterator[tuple[OpenPart, l
         spool.append(part.part, stretch)
         if stretch.records[-1].row + 1 == part.rows.stop:
             spool.end()
-        rows = [
-            OpenRow(
-                row=record.row,
-                record=record,
-                replaced=record.replaced,
-                tries=tried.get(record.row, _NEVER_TRIED),
-            )
-            for record in stretch.records
-            if record.row not in skipped
-        ]
-        yield part, rows, len(stretch.records)
+        for rows, read in requests.slices(stretch.records, skipped, tried):
+            yield part, rows, read

@@ -46,8 +46,6 @@ def tell_unpriced(run: OpenRun, around: Around) -> None:
 def flow_of(run: OpenRun, around: Around, lanes: Lanes, company: Company, spending: Spending | None) -> Flow:
     """Return the flow of a run over its lanes; must be called inside the running loop."""
     worker = Worker(
-        prompter=run.examined.prompter,
-        envelope=run.examined.envelope(),
         lanes=lanes,
         clock=time.monotonic,
         wall_us=_wall_us,

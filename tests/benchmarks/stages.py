@@ -32,7 +32,7 @@ STAGES: dict[str, tuple[str, ...]] = {
     "start": ("start", "startup", "import", "cli", "job", "engine.access", "execution.opening", "execution.examine"),
     "read": ("reader", "execution.chunks", "execution.backlog", "model.record", "writer.spool"),
     "render": ("prompt", "client.given"),
-    "encode": ("model.request",),
+    "encode": ("model.request", "execution.requesting"),
     "admit": (
         "client.lanes", "client.limiter", "client.limits", "client.rate", "client.window", "client.waits",
         "client.slots", "client.pacing", "client.pace", "client.estimate", "budget", "spending", "pricing",

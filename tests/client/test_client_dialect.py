@@ -23,6 +23,7 @@ from client_transports import chosen, transport_kind
 
 from batchrun.client.lane import Lane, open_lane
 from batchrun.client.lanes import Lanes
+from batchrun.execution.requesting import Requests
 from batchrun.job.settings import EndpointSettings, InputSettings, Job, LimitSettings, OutputSettings
 from batchrun.model.outcome import Completion, Failure, Outcome
 from batchrun.model.record import Record
@@ -144,7 +145,9 @@ def _check_outcome(case: Case, outcome: Outcome) -> None:
 
 
 def _row(number: int, ask: Any) -> OpenRow:
-    return OpenRow(row=number, record=Record(row=number, values={"prompt": "say it", "params": dict(ask)}))
+    prompter = Prompter(PromptSettings(params="params"), ("prompt", "params"))
+    requests = Requests(prompter, Envelope(identity="x", fields={"model": MODEL}))
+    return requests.row(Record(row=number, values={"prompt": "say it", "params": dict(ask)}))
 
 
 async def _advance(worker: Worker, lane: Lane, number: int, ask: Any) -> Step:
@@ -154,11 +157,7 @@ async def _advance(worker: Worker, lane: Lane, number: int, ask: Any) -> Step:
 
 
 def _worker(lane: Lane) -> Worker:
-    prompter = Prompter(PromptSettings(params="params"), ("prompt", "params"))
-    envelope = Envelope(identity="x", fields={"model": MODEL})
     return Worker(
-        prompter=prompter,
-        envelope=envelope,
         lanes=Lanes((lane,)),
         clock=asyncio.get_running_loop().time,
         wall_us=lambda: 0,

@@ -20,6 +20,7 @@ from batchrun.client.limiter import Gate
 from batchrun.client.outage import Outage
 from batchrun.client.retry import RetryPolicy
 from batchrun.events import Progress
+from batchrun.execution.requesting import Requests
 from batchrun.job.settings import LimitSettings
 from batchrun.model.attempt import Exchange
 from batchrun.model.outcome import Completion, Failure
@@ -92,12 +93,11 @@ class House:
             watcher=self.told,
         )
         self.worker = Worker(
-            prompter=Prompter(None, ("prompt",)),
-            envelope=Envelope(identity="x", fields={"model": MODEL}),
             lanes=self.lanes,
             clock=loop.time,
             wall_us=lambda: 0,
         )
+        self.requests = Requests(Prompter(None, ("prompt",)), Envelope(identity="x", fields={"model": MODEL}))
         self.stops: list[str] = []
         self.endpoints: Counter[str | None] = Counter()
         self.rows: dict[int, OpenRow] = {}
@@ -111,7 +111,7 @@ class House:
 
     def row(self) -> OpenRow:
         self.number += 1
-        return OpenRow(row=self.number, record=Record(row=self.number, values={"prompt": "say it"}))
+        return self.requests.row(Record(row=self.number, values={"prompt": "say it"}))
 
     async def work(self, until_s: float) -> None:
         """Advance rows one after the other until then; each to its end."""

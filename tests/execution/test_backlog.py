@@ -11,7 +11,7 @@ from batchrun.worker import OpenRow
 
 
 def rows(first: int, count: int) -> list[OpenRow]:
-    return [OpenRow(row=row, record=None) for row in range(first, first + count)]
+    return [OpenRow(row=row, request=None) for row in range(first, first + count)]
 
 
 @pytest.mark.parametrize(("in_a_stretch", "stretches"), [(1, STRETCHES_AHEAD), (256, ROWS_AHEAD // 256)])
