@@ -28,6 +28,7 @@ _USED = (
     "batchrun.cli.plan",
     "batchrun.cli.run",
     "batchrun.cli.simulate",
+    "batchrun.client.retry",
     "batchrun.engine.local",
     "batchrun.engine.processes",
     "batchrun.job.load",

@@ -17,8 +17,8 @@ from batchrun.client.verdict import Facts
 from batchrun.model.attempt import Exchange
 
 _REQUEST_ID_HEADERS = ("x-request-id", "x-generation-id", "x-litellm-call-id", "apim-request-id")
-_REQUEST_ID = re.compile(r"[A-Za-z0-9_.:/+=@-]{1,128}")
-_STATUS = re.compile("[45][0-9]{2}")
+_REQUEST_ID = r"[A-Za-z0-9_.:/+=@-]{1,128}"
+_STATUS = "[45][0-9]{2}"
 _NO_STATUS = 500
 _NAMED_STATUS: Mapping[str, int] = {
     **dict.fromkeys(["invalid_request", "invalid_prompt", "invalid_argument", "badrequesterror"], 400),
@@ -110,7 +110,7 @@ def inner_status(error: Mapping[str, object]) -> int:
     """
     metadata = as_object(error.get("metadata"))
     for name in ("code", "http_status", "status"):
-        if _STATUS.fullmatch(word := _word(error.get(name))):
+        if re.fullmatch(_STATUS, word := _word(error.get(name))):
             return int(word)
     words = (error.get("code"), error.get("error_type"), metadata.get("error_type"))
     for value in (*words, error.get("status"), error.get("type")):
@@ -122,17 +122,17 @@ def inner_status(error: Mapping[str, object]) -> int:
 def request_id(headers: Mapping[str, str], body: bytes) -> str:
     """Return the id by which the provider knows an exchange (PROTOCOL.md 2.1), or nothing."""
     for name in _REQUEST_ID_HEADERS:
-        if _REQUEST_ID.fullmatch(headers.get(name, "")):
+        if re.fullmatch(_REQUEST_ID, headers.get(name, "")):
             return headers[name]
     if b'"x_groq"' in body:
         try:
             found = _word(as_object(as_object(msgspec.json.decode(body)).get("x_groq")).get("id"))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             found = ""
-        if _REQUEST_ID.fullmatch(found):
+        if re.fullmatch(_REQUEST_ID, found):
             return found
     ray = headers.get("cf-ray", "")
-    return ray if _REQUEST_ID.fullmatch(ray) else ""
+    return ray if re.fullmatch(_REQUEST_ID, ray) else ""
 
 
 def points_to(location: str | None) -> str:

@@ -20,17 +20,16 @@ _WORD_S = {"second": 1.0, "sec": 1.0, "minute": UNIT_S["m"], "min": UNIT_S["m"],
     "millisecond": UNIT_S["ms"],
 }
 _NUMBER = re.compile(r"-?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)")
-_PROTO_DURATION = re.compile(f"{AMOUNT}s")
-_RFC3339 = re.compile(
-    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]+)?(?:[Zz]|[+-][0-9]{2}:[0-9]{2})"
-)
-_TEXT = re.compile(
+# The others are compiled when they are first looked for: few runs need them.
+_PROTO_DURATION = f"{AMOUNT}s"
+_RFC3339 = r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]+)?(?:[Zz]|[+-][0-9]{2}:[0-9]{2})"
+_TEXT = (
     rf"\b(?:retry|try again) (?:after|in) +"
     rf"(?:(?P<go>(?:{AMOUNT}{UNIT})+)|(?P<amount>{AMOUNT})(?: ?(?P<unit>[a-z\u00b5\u03bc]+))?)"
     r"(?![\w:/-]|[.,][0-9])"
 )
-_REMAINING = re.compile(r"(?:rate|token)limit.*remaining")
-_WEEKDAY = re.compile("[A-Z][a-z]{2,8}")
+_REMAINING = r"(?:rate|token)limit.*remaining"
+_WEEKDAY = "[A-Z][a-z]{2,8}"
 _NOTHING = frozenset(["", "none", "null", "-1"])
 _LONGEST_COUNT_S = 1e8
 _FIRST_EPOCH_S, _LAST_EPOCH_S, _FIRST_EPOCH_MS = 1e9, 1e11, 1e12
@@ -106,7 +105,7 @@ def _in_body(said: Said) -> float | None:
     for one in cast("list[object]", details) if isinstance(details, list) else []:
         fields = as_object(one)
         delay = fields.get("retryDelay") if str(fields.get("@type")).endswith("RetryInfo") else None
-        if isinstance(delay, str) and _PROTO_DURATION.fullmatch(delay) and 0 < float(delay[:-1]) < math.inf:
+        if isinstance(delay, str) and re.fullmatch(_PROTO_DURATION, delay) and 0 < float(delay[:-1]) < math.inf:
             return float(delay[:-1])
     repeated = as_object(as_object(said.error.get("metadata")).get("headers"))
     for name, value in repeated.items():
@@ -122,7 +121,7 @@ def _of_empty_dimension(said: Said) -> float | None:
     waits = [
         _longest(said.headers.get(name.replace("remaining", "reset")), lambda text: _reset(text, said.now))
         for name, value in said.headers.items()
-        if _REMAINING.search(name) and least_known(value) == 0
+        if re.search(_REMAINING, name) and least_known(value) == 0
     ]
     return max((wait for wait in waits if wait is not None), default=None)
 
@@ -136,7 +135,7 @@ def _plain_reset(said: Said) -> float | None:
 
 def _in_text(said: Said) -> float | None:
     waits: list[float] = []
-    for found in _TEXT.finditer(said.message[:_MOST_TEXT].lower()):
+    for found in re.finditer(_TEXT, said.message[:_MOST_TEXT].lower()):
         unit = found["unit"] or "s"
         unit_s = UNIT_S.get(unit) or _WORD_S.get(unit.removesuffix("s"))
         wait_s = go_duration_s(found["go"]) if found["go"] else unit_s and float(found["amount"]) * unit_s
@@ -171,7 +170,7 @@ def _members(text: str) -> Iterator[str]:
     weekday = ""
     for part in _bare(text).split(","):
         bare = _bare(part)
-        if _WEEKDAY.fullmatch(bare):
+        if re.fullmatch(_WEEKDAY, bare):
             weekday = f"{bare}, "
             continue
         yield weekday + bare
@@ -196,7 +195,7 @@ def _seconds(text: str, now: datetime) -> float | None:
 def _reset(text: str, now: datetime) -> float | None:
     value = _number(text)
     if value is None:
-        return _until_rfc3339(text, now) if _RFC3339.fullmatch(text) else go_duration_s(text)
+        return _until_rfc3339(text, now) if re.fullmatch(_RFC3339, text) else go_duration_s(text)
     if value < _LONGEST_COUNT_S:
         return value
     if _FIRST_EPOCH_S <= value <= _LAST_EPOCH_S:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncGenerator, Callable, Mapping
-from typing import Literal
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
@@ -19,15 +20,17 @@ from batchrun.client.outage import OUTAGE_ERRORS, Outage, Weather
 from batchrun.client.pace import pace_gap_s
 from batchrun.client.provider import most_in_flight
 from batchrun.client.reply import ReplyReader
-from batchrun.client.retry import RetryPolicy
 from batchrun.client.slots import Slots
 from batchrun.client.transport import Transport, open_transport
 from batchrun.events import Unwatched, Watcher
 from batchrun.job.lanes import lanes_of
-from batchrun.job.settings import Job
+from batchrun.job.settings import Job, LimitSettings
 from batchrun.model.attempt import Reply, Spends, Then, Trouble
 from batchrun.model.request import with_model
 from batchrun.pricing import Tariff
+
+if TYPE_CHECKING:
+    from batchrun.client.retry import RetryPolicy
 
 OUT_AFTER_S = 5.0
 """A lane that its server pauses for longer is out: another one takes its rows, where there is one."""
@@ -60,7 +63,7 @@ class Lane:
         gate: Gate,
         transport: Transport,
         replies: ReplyReader,
-        retries: RetryPolicy,
+        limits: LimitSettings,
         clock: Callable[[], float],
         outage: Outage | None = None,
         breaker: Breaker | None = None,
@@ -80,7 +83,7 @@ class Lane:
         `watcher` is told once of each thing that is not as it was asked for.
         """
         self.gate = gate
-        self.retries = retries
+        self._limits = limits
         self.breaker = breaker or Breaker()
         self._estimate = estimate or Estimate(most_output_tokens=None)
         self.name = name
@@ -100,6 +103,13 @@ class Lane:
         self._outage = outage or Outage(max_outage_s=900.0, clock=clock)
         self._exchanging = 0
         self._crowded = False
+
+    @cached_property
+    def retries(self) -> RetryPolicy:
+        """When its rows try again."""
+        from batchrun.client.retry import RetryPolicy  # noqa: PLC0415 - tenacity takes 6 ms of CPU; few runs need it
+
+        return RetryPolicy(self._limits)
 
     @property
     def condition(self) -> Literal["open", "paused", "outage", "retired"]:
@@ -288,7 +298,7 @@ async def open_lane(  # noqa: PLR0913 - what a run knows of its endpoint
                 tariff=tariff,
                 keep_raw=endpoint.keep_raw if keep_raw is None else keep_raw,
             ),
-            retries=RetryPolicy(limits),
+            limits=limits,
             clock=clock,
             outage=Outage(max_outage_s=limits.max_outage_s, clock=clock),
             breaker=Breaker(enabled=limits.breaker),

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Container, Iterator, Sequence
-from statistics import mean
 from typing import Literal
 
 import msgspec
@@ -91,7 +90,7 @@ class Lanes:
         if len(states) == 1 and not self.are_several:
             return states[0]
         used: dict[Bound, float] = {
-            bound: round(mean(shares), 4)
+            bound: round(sum(shares) / len(shares), 4)
             for bound in BOUNDS
             if (shares := [state.used[bound] for state in states if bound in state.used])
         }

@@ -18,14 +18,14 @@ _SHORTEST_IN_MESSAGES, _SHORTEST_IN_BODIES = 4, 8
 _READ_CHARS, _LOOKED_AT_CHARS = 16 * MOST_MESSAGE_CHARS, MOST_MESSAGE_CHARS + ECHO_CHARS
 _LARGE_ASK_BYTES, _LOOKED_AT_IF_LARGE_CHARS = 256 * 1024, 200
 """Looking for echoes holds the loop: of what answers a large request only so much is looked at, and shown."""
-_SECRET = re.compile(r"\b(?:Bearer\s+\S+|(?:sk|pk|rk|gsk|hf|xai|jwt)[-_:][A-Za-z0-9_.\-]{8,})")
+_LIKE_A_KEY = r"\b(?:Bearer\s+\S+|(?:sk|pk|rk|gsk|hf|xai|jwt)[-_:][A-Za-z0-9_.\-]{8,})"
 _ESCAPE = re.compile(
     r"\\+u([0-9a-fA-F]{4})|\\+x([0-9a-fA-F]{2})|\\+[nrtbf]|&(?:[a-z]{2,6}|#[0-9]{1,7}|#x[0-9a-f]{1,6});"
 )
-_ENCODED = re.compile(r"[A-Za-z0-9+/_-]{100,}={0,2}")
+_ENCODED = r"[A-Za-z0-9+/_-]{100,}={0,2}"
 _NO_WORD = re.compile(r"[\W_]+")
-_RESERVED = re.compile(r"[^A-Za-z0-9_.~-]")
-_TOKEN = re.compile(_ESCAPE.pattern + "|.", re.DOTALL)
+_RESERVED = r"[^A-Za-z0-9_.~-]"
+_TOKEN = f"(?s:{_ESCAPE.pattern}|.)"
 _NO_TEXTS = frozenset(["role", "type"])
 
 
@@ -67,10 +67,10 @@ class Masks:
         text = text[:_READ_CHARS]
         for pattern in self._in_messages:
             text = re.sub(pattern, "***", text)
-        text = _SECRET.sub("***", text)
+        text = re.sub(_LIKE_A_KEY, "***", text)
         if ask:
             looked_at = _LOOKED_AT_CHARS if len(ask) <= _LARGE_ASK_BYTES else _LOOKED_AT_IF_LARGE_CHARS
-            text = without_echoes(_ENCODED.sub("[…]", text[:looked_at]), texts_of(ask))
+            text = without_echoes(re.sub(_ENCODED, "[…]", text[:looked_at]), texts_of(ask))
         return "".join(char if char.isprintable() else " " for char in text[:MOST_MESSAGE_CHARS])
 
 
@@ -129,7 +129,7 @@ def _folded(message: str) -> tuple[str, list[tuple[int, int]]]:
     """Return a message's letters and digits, escapes resolved, and where each begins and ends in it."""
     letters: list[str] = []
     places: list[tuple[int, int]] = []
-    for token in _TOKEN.finditer(message):
+    for token in re.finditer(_TOKEN, message):
         for char in _NO_WORD.sub("", _ESCAPE.sub(_unescaped, token[0])):
             letters.append(char)
             places.append(token.span())
@@ -160,7 +160,7 @@ def _escapes_of(secret: str) -> list[tuple[bytes, re.Pattern[bytes]]]:
     escapes = [(b"\\u00", re.compile(rf"\\u00(?:{codes})".encode()))]
     if "/" in secret:
         escapes.append((b"\\/", re.compile(rb"\\/")))
-    if _RESERVED.search(secret):
+    if re.search(_RESERVED, secret):
         escapes.append((b"%", re.compile(rf"%(?:{codes})".encode())))
     return escapes
 

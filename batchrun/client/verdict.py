@@ -32,18 +32,18 @@ _NO_KEY = frozenset(["no_db_connection"])
 """What a LiteLLM proxy without a database answers to a wrong key, as a 400."""
 _CONTENT_FILTER = frozenset(["content_filter", "content_policy_violation", "refusal"])
 _OVERFLOW_CODES = frozenset(["context_length_exceeded", "exceed_context_size_error"])
-_OVERFLOW_TEXT = re.compile(
-    r"maximum (?:context|input) length|context[ _]length[ _]exceeded|ContextWindowExceeded|model's context length"
+# Patterns of what only an error says are compiled when they are first looked for: `re` keeps them.
+_OVERFLOW_TEXT = (
+    r"(?i)maximum (?:context|input) length|context[ _]length[ _]exceeded|ContextWindowExceeded|model's context length"
     r"|exceeds the (?:available context size|context length|context window)|prompt is too long"
     r"|input token count .{0,40}exceeds the maximum"
-    r"|`inputs` (?:tokens \+ `max_new_tokens` must be|must have less than)",
-    re.IGNORECASE,
+    r"|`inputs` (?:tokens \+ `max_new_tokens` must be|must have less than)"
 )
-_MODERATION_TEXT = re.compile(r"moderat|guardrail|content.?(policy|filter)|flagged", re.IGNORECASE)
-_SUSPENDED_TEXT = re.compile(r"billing|suspend|credit|payment", re.IGNORECASE)
-_ZERO_QUOTA_TEXT = re.compile(r"\blimit: 0(?!\.?\d)")
-_INTERNAL_TEXT = re.compile(r"internal ?server ?error|failed_generation|hallucinat", re.IGNORECASE)
-_BUSY_TEXT = re.compile(r"overloaded|slow_down|busy", re.IGNORECASE)
+_MODERATION_TEXT = r"(?i)moderat|guardrail|content.?(policy|filter)|flagged"
+_SUSPENDED_TEXT = r"(?i)billing|suspend|credit|payment"
+_ZERO_QUOTA_TEXT = r"\blimit: 0(?!\.?\d)"
+_INTERNAL_TEXT = r"(?i)internal ?server ?error|failed_generation|hallucinat"
+_BUSY_TEXT = r"(?i)overloaded|slow_down|busy"
 _PROMISES = frozenset(["retry-after-ms", "retry-after", "body"])
 
 
@@ -258,8 +258,8 @@ def _in_flight(facts: Facts) -> bool:
     return "in_flight_budget" in facts.limit_source
 
 
-def _says(pattern: re.Pattern[str], facts: Facts) -> bool:
-    return any(pattern.search(text) for text in (facts.message, facts.code, facts.kind))
+def _says(pattern: str, facts: Facts) -> bool:
+    return any(re.search(pattern, text) for text in (facts.message, facts.code, facts.kind))
 
 
 def _too_long(facts: Facts) -> bool:

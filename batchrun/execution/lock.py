@@ -13,7 +13,7 @@ from pathlib import Path
 from batchrun.errors import JobError, OutputError, OutputHeldError
 
 _REMOTE_KINDS = ("nfs", "cifs", "smb", "fuse", "9p")
-_NAMED = re.compile(r"process (\d+) on (.*)")
+_NAMED = r"process (\d+) on (.*)"
 """How a lock file names its holder."""
 _ESCAPED = re.compile(r"\\([0-7]{3})")
 """How the kernel writes blanks and backslashes in a mount's place."""
@@ -52,7 +52,7 @@ def held(path: Path) -> Generator[None, None, None]:
 
 def _is_dead(holder: str) -> bool:
     """Say whether the process that a lock file names is gone, as far as this machine can tell."""
-    named = _NAMED.fullmatch(holder)
+    named = re.fullmatch(_NAMED, holder)
     if named is None or named[2] != socket.gethostname():
         return False
     try:

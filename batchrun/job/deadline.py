@@ -10,12 +10,12 @@ from batchrun.job.duration import go_duration_s
 
 EXPECTED = 'expected a local time such as "06:00", or a duration such as "5h30m" of more than 0 and at most 365d'
 MOST_S = 365 * 86400.0
-_TIME = re.compile("(?:[01][0-9]|2[0-3]):[0-5][0-9]")
+_TIME = "(?:[01][0-9]|2[0-3]):[0-5][0-9]"
 
 
 def is_deadline(text: str) -> bool:
     """Say whether a text is a time of day or a duration that a run can be given."""
-    return bool(_TIME.fullmatch(text)) or 0 < (go_duration_s(text) or 0) <= MOST_S
+    return bool(re.fullmatch(_TIME, text)) or 0 < (go_duration_s(text) or 0) <= MOST_S
 
 
 def deadline_at(text: str, start: datetime, *, zone: tzinfo | None = None) -> datetime:
@@ -27,7 +27,7 @@ def deadline_at(text: str, start: datetime, *, zone: tzinfo | None = None) -> da
     """
     if not is_deadline(text):
         raise ValueError(EXPECTED)
-    if not _TIME.fullmatch(text):
+    if not re.fullmatch(_TIME, text):
         return start.astimezone(UTC) + timedelta(seconds=go_duration_s(text) or 0)
     return min(moment for moment in _moments(time.fromisoformat(text), start, zone) if moment > start)
 

@@ -19,12 +19,12 @@ UNIT_S: Mapping[str, float] = {
 }
 AMOUNT = r"[0-9]+(?:\.[0-9]+)?"
 UNIT = "(?:ms|us|\u00b5s|\u03bcs|ns|d|h|m|s)"
-_PART = re.compile(f"({AMOUNT})({UNIT})")
+_PART = f"({AMOUNT})({UNIT})"
 
 
 def go_duration_s(text: str) -> float | None:
     """Return a Go duration such as `6m0s` or `940ms` in seconds, or None; beyond Go, `d` is a day of 24 hours."""
-    parts = _PART.findall(text)
+    parts = re.findall(_PART, text)
     if not parts or "".join(amount + unit for amount, unit in parts) != text:
         return None
     value = sum(float(amount) * UNIT_S[unit] for amount, unit in parts)

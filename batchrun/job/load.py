@@ -21,11 +21,12 @@ from batchrun.job.deadline import EXPECTED
 from batchrun.job.settings import EndpointSettings, Job, LaneSettings, SimulatorSettings
 
 _Endpoint = TypeVar("_Endpoint", bound=EndpointSettings)
-_UNKNOWN = re.compile(r"Object contains unknown field `(?P<name>.*?)`(?: - at `\$(?P<at>.*)`)?$", re.DOTALL)
-_MISSING = re.compile(r"Object missing required field `(?P<name>.*?)`(?: - at `\$(?P<at>.*)`)?$", re.DOTALL)
-_PLACE = re.compile(r"^(?P<what>.*?)(?: - at `(?:key in )?\$(?P<at>.*)`)?$", re.DOTALL)
-_PLACEHOLDER = re.compile(r"\{[^{}/]*\}")
-_NO_BARE_WORD = re.compile(r"[\"'\[]|\{(?!date\}|[{%#])")
+# Compiled when they are first looked for: in what is wrong.
+_UNKNOWN = r"(?s)Object contains unknown field `(?P<name>.*?)`(?: - at `\$(?P<at>.*)`)?$"
+_MISSING = r"(?s)Object missing required field `(?P<name>.*?)`(?: - at `\$(?P<at>.*)`)?$"
+_PLACE = r"(?s)^(?P<what>.*?)(?: - at `(?:key in )?\$(?P<at>.*)`)?$"
+_PLACEHOLDER = r"\{[^{}/]*\}"
+_NO_BARE_WORD = r"[\"'\[]|\{(?!date\}|[{%#])"
 """How a TOML value begins that is no bare word; `{date}` and templates are."""
 
 
@@ -92,7 +93,7 @@ def _override(tree: dict[str, object], override: str) -> None:
     try:
         value: object = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError as error:
-        if _NO_BARE_WORD.match(text):
+        if re.match(_NO_BARE_WORD, text):
             raise JobError(f"--set {dotted}: not a TOML value: {error}; mind what the shell does to quotes") from None
         value = text
     _put(tree, keys, value, dotted)
@@ -124,17 +125,17 @@ def _worded(message: str, under: str = "") -> str:
 
     `under` is the table that was read, when it was not the whole job file.
     """
-    if unknown := _UNKNOWN.match(message):
+    if unknown := re.match(_UNKNOWN, message):
         at, name = _dotted(unknown["at"], under), unknown["name"]
         place = f"{at}.{name}" if at else name
         names = sorted(field.encode_name for kind in _kinds_at(at) for field in getattr(kind, "fields", ()))
         close = difflib.get_close_matches(name, names, n=1)
         known = f"did you mean `{close[0]}`?" if close else f"expected one of {', '.join(names)}"
         return f"{place}: unknown key; {known}"
-    if missing := _MISSING.match(message):
+    if missing := re.match(_MISSING, message):
         at, name = _dotted(missing["at"], under), missing["name"]
         return f"{f'{at}.{name}' if at else name}: missing; it is required"
-    place = _PLACE.match(message)
+    place = re.match(_PLACE, message)
     what, at = (place["what"], _dotted(place["at"], under)) if place else (message, under)
     if what.startswith("Invalid enum value"):
         values = [value for kind in _kinds_at(at) for value in getattr(kind, "values", ())]
@@ -184,7 +185,7 @@ def _resolved(job: Job, folder: Path, date: dt.date) -> Job:
 
     def dated(key: str, path: str) -> str:
         filled = path.replace("{date}", date.isoformat())
-        if unknown := _PLACEHOLDER.search(filled):
+        if unknown := re.search(_PLACEHOLDER, filled):
             raise JobError(f"{key}: {unknown[0]} is not known; expected {{date}} or no braces")
         return absolute(key, filled)
 

@@ -18,7 +18,7 @@ BATCH_LINE = frozenset([CUSTOM_ID, "method", "url", BODY])
 URL_END = "/chat/completions"
 NOT_FROM_BODY = frozenset(["messages", "stream", "stream_options"])
 """Fields of a body that are no parameters: endpoint.stream decides how a job is answered."""
-_SHORT_WORD = re.compile(r"[\w./:@-]{1,100}")
+_SHORT_WORD = r"[\w./:@-]{1,100}"
 
 
 def refusal_of(line: Mapping[str, object]) -> str | None:
@@ -89,5 +89,5 @@ def _is(value: object) -> str:
     if value is None:
         return "is missing or null"
     if isinstance(value, str):
-        return f"is {value}" if _SHORT_WORD.fullmatch(value) else "is another text"
+        return f"is {value}" if re.fullmatch(_SHORT_WORD, value) else "is another text"
     return f"is {kind_of(value)}"

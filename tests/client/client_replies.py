@@ -9,7 +9,6 @@ from batchrun.client.arriving import ExchangeError
 from batchrun.client.lane import Lane
 from batchrun.client.limiter import Gate
 from batchrun.client.reply import ReplyReader
-from batchrun.client.retry import RetryPolicy
 from batchrun.events import Watcher
 from batchrun.job.settings import LimitSettings
 from batchrun.model.attempt import Exchange
@@ -74,7 +73,7 @@ def lane(
         gate=Gate(slots=8, requests_per_minute=None),
         transport=Scripted(*script),
         replies=reader(keep_raw=keep_raw),
-        retries=RetryPolicy(LimitSettings()),
+        limits=LimitSettings(),
         clock=lambda: 0.0,
         secrets=secrets,
         watcher=watcher,

@@ -18,7 +18,6 @@ from batchrun.client.lane import Lane
 from batchrun.client.lanes import Lanes, Shun
 from batchrun.client.limiter import Gate
 from batchrun.client.outage import Outage
-from batchrun.client.retry import RetryPolicy
 from batchrun.events import Progress
 from batchrun.execution.requesting import Requests
 from batchrun.job.settings import LimitSettings
@@ -81,7 +80,7 @@ class House:
                     gate=Gate(slots=slots, requests_per_minute=rate, tokens_per_minute=tokens),
                     transport=one,
                     replies=reader(),
-                    retries=RetryPolicy(self.limits),
+                    limits=self.limits,
                     clock=loop.time,
                     outage=Outage(max_outage_s=self.limits.max_outage_s, clock=loop.time),
                     name="abc"[number],
@@ -422,7 +421,7 @@ def test_the_models_of_lanes_and_rows() -> None:
                 gate=Gate(slots=1, requests_per_minute=None),
                 transport=served,
                 replies=type(reader())(model=model or MODEL, tariff=None, keep_raw=False),
-                retries=RetryPolicy(LimitSettings()),
+                limits=LimitSettings(),
                 clock=loop.time,
                 model=model,
             )
