@@ -22,6 +22,7 @@ from batchrun.events import Summary
 from batchrun.job.load import load_job
 from batchrun.job.options import RunOptions
 from batchrun.job.settings import Job, OutputSettings
+from batchrun.prompt.compiling import needs_jinja
 from batchrun.startup import loading
 
 
@@ -92,7 +93,7 @@ def _run(path: str, overrides: Sequence[str], date: dt.date | None, wishes: Wish
 def _import_for(job: Job) -> None:
     """Import what this job needs and not every one does, while the collector is at rest: later it costs 5 ms more."""
     with loading():
-        if job.prompt is not None and (job.prompt.system or job.prompt.user):
+        if job.prompt is not None and (needs_jinja(job.prompt.system) or needs_jinja(job.prompt.user)):
             import batchrun.prompt.template  # noqa: F401, PLC0415  # pyright: ignore[reportUnusedImport] - see above
 
 

@@ -131,48 +131,12 @@ class Template:
         except jinja2.TemplateSyntaxError as error:
             raise JobError(f"{where}: not a valid template, line {error.lineno}: {error.message}") from None
         self._template.globals = dict(self._template.globals)  # Jinja copies them for each row, from a slow mapping
-        self._pieces = _pieces(tree)
 
     def render(self, values: Mapping[str, object]) -> str:
         """Return the text for one row; raises RecordError when the template can't be filled in."""
-        if self._pieces is not None and (text := _joined(self._pieces, values)) is not None:
-            return text
         try:
             return self._template.render({name: _with_nulls(name, values.get(name)) for name in self.names})
         except RecordError:
             raise
         except Exception as error:  # noqa: BLE001 - whatever a row's data raises is that row's failure
             raise RecordError(f"{self._where}: {type(error).__name__} while the template was filled in") from None
-
-
-class _Printed(str):
-    """The name of a column whose text is printed as it is."""
-
-    __slots__ = ()
-
-
-def _pieces(tree: nodes.Template) -> tuple[str, ...] | None:
-    """Return a template that only prints texts and columns as those, None where it does more."""
-    pieces: list[str] = []
-    for output in tree.body:
-        if not isinstance(output, nodes.Output):
-            return None
-        for node in output.nodes:
-            if isinstance(node, nodes.TemplateData):
-                pieces.append(node.data)
-            elif isinstance(node, nodes.Name) and node.name != "self":  # Jinja's own
-                pieces.append(_Printed(node.name))
-            else:
-                return None
-    return tuple(pieces)
-
-
-def _joined(pieces: Iterable[str], values: Mapping[str, object]) -> str | None:
-    """Return the text for one row, None where a column holds anything but a text: that is Jinja's to print."""
-    texts: list[str] = []
-    for piece in pieces:
-        text = values.get(piece) if type(piece) is _Printed else piece
-        if type(text) is not str:
-            return None
-        texts.append(text)
-    return "".join(texts)

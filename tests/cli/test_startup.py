@@ -60,7 +60,7 @@ def test_a_run_imports_neither_numpy_nor_pandas(tmp_path: Path) -> None:
 
 def test_a_run_imports_a_library_only_where_the_job_asks_for_what_it_does(tmp_path: Path) -> None:
     write_rows(tmp_path, [{"prompt": "p"}])
-    asked = {"jinja2": "prompt.user={{ prompt }}", "aiolimiter": "limits.requests_per_minute=6000"}
+    asked = {"jinja2": "prompt.user={{ prompt | trim }}", "aiolimiter": "limits.requests_per_minute=6000"}
     for number, words in enumerate([(), *[("--set", setting) for setting in asked.values()]]):
         job = job_file(tmp_path, output={"path": str(tmp_path / f"out {number}")})
         modules = imported("run", str(job), "--quiet", *words)
