@@ -87,7 +87,7 @@ def _run(path: str, overrides: Sequence[str], date: dt.date | None, wishes: Wish
         quiet=wishes.quiet,
     )
     with watcher:
-        return run_job(job, options, access=access, watcher=watcher)
+        return run_job(job, options, access=access, watcher=watcher, importing=loading)
 
 
 def _import_for(job: Job) -> None:

@@ -41,9 +41,10 @@ from batchrun.engine.sharing import Sharing
 from batchrun.engine.takeover import take_over
 from batchrun.engine.telling import Telling
 from batchrun.errors import BatchrunError
-from batchrun.execution.affording import begin_sending, spent_of
+from batchrun.execution.affording import spent_of
 from batchrun.execution.around import Around
 from batchrun.execution.ending import Ending
+from batchrun.execution.exposure import begin_sending
 from batchrun.execution.flow import TICK_S
 from batchrun.execution.parts import OpenPart
 from batchrun.execution.resume import OpenRun

@@ -8,10 +8,9 @@ from batchrun.budget import Budget, Spent, most_tokens, with_messages
 from batchrun.errors import RecordError
 from batchrun.events import Watcher
 from batchrun.execution.examine import Examined
-from batchrun.execution.leftovers import LOST
 from batchrun.execution.resume import OpenRun
 from batchrun.job.catalogue import quote_of
-from batchrun.job.lanes import lanes_of, most_in_flight
+from batchrun.job.lanes import lanes_of
 from batchrun.model.attempt import Usage
 from batchrun.pricing import nanousd_from_usd, usd
 from batchrun.spending import LaneTariff, Lender, Spending
@@ -65,26 +64,6 @@ def _spending(run: OpenRun, budget: Budget, watcher: Watcher, lender: Lender | N
         watcher.noted("the budget is kept by the costs that the server reports", why=quote.unknown)
     others = [LaneTariff(quote_of(run.job, lane=lane).tariff, lane.model) for lane in lanes_of(run.job)[1:]]
     return Spending(budget, fields=run.job.request, tariff=quote.tariff, watcher=watcher, others=others, lender=lender)
-
-
-def begin_sending(run: OpenRun, watcher: Watcher, *, most: int | None = None) -> None:
-    """Note in the ledger how many attempts may be in flight from now on, so that a kill can't make them unseen.
-
-    They are `most`, default: all that the job allows.
-
-    Those that an earlier run may have had in flight when it was killed count as billed, each as dear as the dearest.
-    """
-    pending = sum(part.pending for part in run.open_parts)
-    with run.store.changing():
-        lost = run.store.begin_sending(min(most_in_flight(run.job), pending) if most is None else most)
-    if lost:
-        watcher.noted(LOST, attempts=lost)
-
-
-def end_sending(run: OpenRun) -> None:
-    """Note that all that was in flight is recorded."""
-    with run.store.changing():
-        run.store.end_sending()
 
 
 def cost_range(examined: Examined, rows: int) -> CostRange | None:

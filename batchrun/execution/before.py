@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from batchrun.client.limits import Quotas
-from batchrun.client.rate import DAY_S, Quota
-from batchrun.client.window import Sent
+from batchrun.client.rate import DAY_S
 from batchrun.errors import OutputError
 from batchrun.job.lanes import LanePlan
 from batchrun.job.options import RunOptions
 from batchrun.job.places import Places, places_of
-from batchrun.job.settings import Job, LimitSettings
+from batchrun.job.settings import Job
 from batchrun.ledger.adopting import LEDGER_ID
 from batchrun.ledger.opening import reading
 from batchrun.ledger.records import SpentMinute
 from batchrun.ledger.store import Store
 
-_MINUTE_S = 60.0
+MINUTE_S = 60.0
 
 
 class Before(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,16 +27,6 @@ class Before(msgspec.Struct, frozen=True, kw_only=True):
 
     slots: tuple[int | None, ...] = ()
     spent: tuple[SpentMinute, ...] = ()
-
-    def quotas(self, limits: LimitSettings, *, clock: Callable[[], float]) -> Quotas:
-        """Return the job's limits a day, less what was used; `clock` is the running loop's."""
-        ago_s = clock() - time.time()
-        ends_s = [(min((minute.minute + 1) * _MINUTE_S + ago_s, clock()), minute) for minute in self.spent]
-        requests, tokens = limits.requests_per_day, limits.tokens_per_day
-        return Quotas(
-            requests=Quota(requests, (Sent(at, minute.requests) for at, minute in ends_s)) if requests else None,
-            tokens=Quota(tokens, (Sent(at, minute.tokens) for at, minute in ends_s)) if tokens else None,
-        )
 
 
 def slots_note(number: int, name: str) -> str:
@@ -53,7 +41,7 @@ def before_of(store: Store, others: Iterable[Places | None], lanes: Sequence[Lan
     into this ledger, so that it is not forgotten with them.
     """
     names = [slots_note(number, lane.name) for number, lane in enumerate(lanes)]
-    since_minute = int((time.time() - DAY_S) // _MINUTE_S)
+    since_minute = int((time.time() - DAY_S) // MINUTE_S)
     for other in others:
         if other is not None and other.ledger.exists():
             for ledger in (other.ledger, *other.worker_ledgers()):

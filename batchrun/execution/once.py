@@ -11,10 +11,10 @@ import msgspec
 
 from batchrun.errors import BatchrunError, ExitStatus, OutputError
 from batchrun.events import Bystander, Summary, Watcher
-from batchrun.execution.affording import end_sending
 from batchrun.execution.around import Access, Around
 from batchrun.execution.closing import Counts, standing_summary, summary_of
 from batchrun.execution.ending import Ending
+from batchrun.execution.exposure import end_sending
 from batchrun.execution.opening import open_run
 from batchrun.execution.pulse import Pulse
 from batchrun.execution.resume import OpenRun

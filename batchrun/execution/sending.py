@@ -9,11 +9,13 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 
 from batchrun.client.lane import Lane, open_lane
 from batchrun.client.lanes import Lanes
-from batchrun.execution.affording import begin_sending, spending_of
+from batchrun.execution.affording import spending_of
 from batchrun.execution.around import Around
 from batchrun.execution.company import Alone, Company
 from batchrun.execution.ending import Ending
+from batchrun.execution.exposure import begin_sending
 from batchrun.execution.flow import Flow
+from batchrun.execution.quotas import quotas_of
 from batchrun.execution.resume import OpenRun
 from batchrun.job.catalogue import quote_of
 from batchrun.job.lanes import lanes_of
@@ -72,7 +74,7 @@ async def open_lanes(
     """Yield the lanes to send by, each with its own session and limits, at these base URLs."""
     job = run.job
     keys = tuple(one.key for one in around.access if one.key is not None)
-    quotas = run.before.quotas(job.limits, clock=asyncio.get_running_loop().time)
+    quotas = quotas_of(run.before, job.limits, clock=asyncio.get_running_loop().time)
     async with contextlib.AsyncExitStack() as stack:
         lanes: list[Lane] = []
         for number, (plan, given) in enumerate(zip(lanes_of(job), around.access, strict=True)):

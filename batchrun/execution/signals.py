@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import signal
 import time
@@ -68,6 +67,8 @@ class SignalWatch:
         def unless_echo(number: signal.Signals) -> None:
             if not self._is_echo():
                 handler(number)
+
+        import asyncio  # noqa: PLC0415 - not for a run that sends nothing
 
         loop = asyncio.get_running_loop()
         for number in STATUSES:

@@ -65,6 +65,14 @@ def test_a_run_imports_a_library_only_where_the_job_asks_for_what_it_does(tmp_pa
         job = job_file(tmp_path, output={"path": str(tmp_path / f"out {number}")})
         modules = imported("run", str(job), "--quiet", *words)
         assert modules & asked.keys() == {name for name, setting in asked.items() if setting in words}
+        assert not modules & {"tenacity", "statistics", "importlib.metadata"}  # no row is in trouble, none is streamed
+
+
+def test_a_run_that_has_nothing_to_do_imports_nothing_that_sends(tmp_path: Path) -> None:
+    write_rows(tmp_path, [{"prompt": "p"}])
+    words = ["run", str(job_file(tmp_path)), "--quiet"]
+    assert {"asyncio", "aiohttp"} <= imported(*words)
+    assert not imported(*words) & {"asyncio", "aiohttp", "uvloop", "jinja2", "tenacity", "batchrun.worker"}
 
 
 def test_a_program_that_runs_a_job_keeps_numpy() -> None:

@@ -17,6 +17,7 @@ from batchrun.client.limits import Quotas
 from batchrun.client.rate import Quota
 from batchrun.client.window import Sent
 from batchrun.execution.before import Before
+from batchrun.execution.quotas import quotas_of
 from batchrun.job.settings import LimitSettings
 from batchrun.ledger.records import SpentMinute
 from batchrun.model.attempt import Usage
@@ -199,6 +200,6 @@ def test_what_a_run_used_in_its_last_minute_counts_for_the_next_at_once() -> Non
     for moment in range(0, 60, 7):
         now_minute = int(time.time() // 60)
         before = Before(spent=(SpentMinute(now_minute, 1000, 0),))
-        quotas = before.quotas(LimitSettings(requests_per_day=1000), clock=lambda at=moment: 10_000.0 + at)
+        quotas = quotas_of(before, LimitSettings(requests_per_day=1000), clock=lambda at=moment: 10_000.0 + at)
         assert quotas.requests is not None
         assert quotas.requests.wait_s(1.0, 10_000.0 + moment) > 0

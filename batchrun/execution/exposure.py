@@ -1,0 +1,28 @@
+"""How much a kill would cost, noted in the ledger before anything is sent, and taken back at the end."""
+
+from __future__ import annotations
+
+from batchrun.events import Watcher
+from batchrun.execution.leftovers import LOST
+from batchrun.execution.resume import OpenRun
+from batchrun.job.lanes import most_in_flight
+
+
+def begin_sending(run: OpenRun, watcher: Watcher, *, most: int | None = None) -> None:
+    """Note in the ledger how many attempts may be in flight from now on, so that a kill can't make them unseen.
+
+    They are `most`, default: all that the job allows.
+
+    Those that an earlier run may have had in flight when it was killed count as billed, each as dear as the dearest.
+    """
+    pending = sum(part.pending for part in run.open_parts)
+    with run.store.changing():
+        lost = run.store.begin_sending(min(most_in_flight(run.job), pending) if most is None else most)
+    if lost:
+        watcher.noted(LOST, attempts=lost)
+
+
+def end_sending(run: OpenRun) -> None:
+    """Note that all that was in flight is recorded."""
+    with run.store.changing():
+        run.store.end_sending()
