@@ -5,11 +5,12 @@ The first bytes that are not blank decide, not what was asked for: gateways answ
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from batchrun.client.folding import Folding
-from batchrun.client.sse import EventReader
 from batchrun.model.attempt import Exchange
+
+if TYPE_CHECKING:
+    from batchrun.client.streaming import Stream
 
 MOST_BODY_BYTES = 64 * 1024 * 1024
 _BOM = b"\xef\xbb\xbf"
@@ -54,7 +55,7 @@ class Arriving:
         self._chunks: list[bytes] = []
         self._size = 0
         self._is_plain = False
-        self._stream: _Stream | None = None
+        self._stream: Stream | None = None
 
     @property
     def is_stream(self) -> bool:
@@ -74,7 +75,7 @@ class Arriving:
     def feed(self, chunk: bytes) -> None:
         """Take the next bytes; raises ExchangeError when more than MOST_BODY_BYTES would have to be kept."""
         if self._stream is not None:
-            self._stream.feed(chunk)
+            self._pour(self._stream, chunk)
             return
         self._size += len(chunk)
         if self._size > MOST_BODY_BYTES:
@@ -123,28 +124,17 @@ class Arriving:
             self._is_plain = True
 
     def _begin_stream(self) -> None:
+        from batchrun.client.streaming import Stream  # noqa: PLC0415 - 2 ms of CPU that only streamed replies need
+
         self._chunks.clear()
-        self._stream = _Stream()
-        self._stream.feed(self._head)
+        self._stream = Stream()
+        self._pour(self._stream, self._head)
 
-
-class _Stream:
-    """A stream on its way from bytes over events to one body."""
-
-    def __init__(self) -> None:
-        self.folding = Folding()
-        self._events = EventReader()
-
-    def feed(self, chunk: bytes) -> None:
-        for event in self._events.feed(chunk):
-            self.folding.add(event)
-        if self._events.held_bytes + self.folding.size > MOST_BODY_BYTES:
+    @staticmethod
+    def _pour(stream: Stream, chunk: bytes) -> None:
+        stream.feed(chunk)
+        if stream.kept_bytes > MOST_BODY_BYTES:
             raise _too_large()
-
-    def end(self) -> Folding:
-        if (pending := self._events.end()) is not None:
-            self.folding.add_last(pending)
-        return self.folding
 
 
 def _too_large() -> ExchangeError:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import difflib
 import os
 import re
 import sys
@@ -129,6 +128,8 @@ def _worded(message: str, under: str = "") -> str:
         at, name = _dotted(unknown["at"], under), unknown["name"]
         place = f"{at}.{name}" if at else name
         names = sorted(field.encode_name for kind in _kinds_at(at) for field in getattr(kind, "fields", ()))
+        import difflib  # noqa: PLC0415 - 0.6 ms of CPU that only a wrong key needs
+
         close = difflib.get_close_matches(name, names, n=1)
         known = f"did you mean `{close[0]}`?" if close else f"expected one of {', '.join(names)}"
         return f"{place}: unknown key; {known}"

@@ -86,7 +86,7 @@ def test_a_start_that_fails_counts_as_nothing_in_flight(tmp_path: Path) -> None:
     write_rows(tmp_path, prompts(10))
     job = job_file(tmp_path)
     for _ in range(2):
-        crashed = batchrun("run", job, step=("batchrun.execution.sending:child", "before", 1))
+        crashed = batchrun("run", job, step=("batchrun.simulator.child:child", "before", 1))
         assert crashed.returncode == 99
     ledger = sqlite3.connect(tmp_path / "out" / "_batchrun" / "ledger.sqlite")
     assert ledger.execute("SELECT uncosted FROM totals").fetchone() == (0,)
