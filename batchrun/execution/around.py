@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import msgspec
 
 from batchrun.events import Watcher
@@ -18,8 +16,7 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
     trust_env: bool = False
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Around:
+class Around(msgspec.Struct, frozen=True, kw_only=True):
     """What a run has around it; `access` is that of each lane.
 
     `alone` says that this process works all parts of the run. Else it works some of them, and whoever hands them out
