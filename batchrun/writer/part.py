@@ -19,11 +19,11 @@ import pyarrow.parquet as pq
 
 from batchrun.errors import OutputError
 from batchrun.model.outcome import Completion, Outcome
-from batchrun.writer.schema import Layout, distinct_columns, joined_batch, output_schema
+from batchrun.writer.schema import Layout, Values, distinct_columns, joined_batch, output_schema, values_of
 from batchrun.writer.spool import SpooledPart
 
 ROW_GROUP_BYTES = 64 * 1024 * 1024
-SLICE_ROWS, OLD_SLICE_ROWS = 1024, 4096
+SLICE_ROWS, OLD_SLICE_ROWS = 2048, 4096
 SLICE_BYTES = 4 * 1024 * 1024
 """Rows and bytes that are in hand as Python values, or decoded, beside the row group that is being filled."""
 
@@ -75,8 +75,7 @@ class PartWriter:
         held = _Pieces(carried.batches())
         before = _Pieces(_old_batches(old, self._schema) if old is not None else iter(()))
         at = rows.start
-        for some in _runs(outcomes):
-            first = some[0].row
+        for first, some in _runs(outcomes):
             yield from _standing(before, range(at, first))
             held.pass_over(first - at)
             yield from self._joined(held, some)
@@ -84,8 +83,8 @@ class PartWriter:
             at = first + len(some)
         yield from _standing(before, range(at, rows.stop))
 
-    def _joined(self, held: _Pieces, some: list[Outcome]) -> Iterator[pa.RecordBatch]:
-        """Yield outcomes of consecutive rows beside their carried columns."""
+    def _joined(self, held: _Pieces, some: list[Values]) -> Iterator[pa.RecordBatch]:
+        """Yield consecutive rows beside their carried columns."""
         if not self._layout.carried:
             yield joined_batch([], some, self._layout, self._schema)
             return
@@ -216,18 +215,20 @@ def _old_batches(path: Path, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
                 yield pa.RecordBatch.from_arrays([batch.column(name) for name in schema.names], schema=schema)
 
 
-def _runs(outcomes: Iterator[Outcome]) -> Iterator[list[Outcome]]:
-    """Group outcomes of consecutive rows, at most SLICE_ROWS and about SLICE_BYTES together."""
-    run: list[Outcome] = []
-    chars = 0
+def _runs(outcomes: Iterator[Outcome]) -> Iterator[tuple[int, list[Values]]]:
+    """Group outcomes of consecutive rows, at most SLICE_ROWS and about SLICE_BYTES; each group with its first row."""
+    first = chars = 0
+    run: list[Values] = []
     for outcome in outcomes:
-        if run and (outcome.row != run[-1].row + 1 or len(run) == SLICE_ROWS or chars >= SLICE_BYTES):
-            yield run
+        if run and (outcome.row != first + len(run) or len(run) == SLICE_ROWS or chars >= SLICE_BYTES):
+            yield first, run
             run, chars = [], 0
-        run.append(outcome)
+        if not run:
+            first = outcome.row
+        run.append(values_of(outcome))
         chars += _chars_of(outcome)
     if run:
-        yield run
+        yield first, run
 
 
 def _chars_of(outcome: Outcome) -> int:

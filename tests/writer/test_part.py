@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
+from typing import cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,7 +19,7 @@ from batchrun.model.attempt import Reply
 from batchrun.model.outcome import Account, Completion, Failure, Outcome
 from batchrun.model.record import Column, Record, Stretch
 from batchrun.writer.part import ROW_GROUP_BYTES, SLICE_BYTES, SLICE_ROWS, PartWriter
-from batchrun.writer.schema import Layout
+from batchrun.writer.schema import Layout, Values
 from batchrun.writer.spool import Spool
 
 MB = 1 << 20
@@ -105,8 +106,8 @@ def test_row_groups_are_cut_by_bytes_and_outcomes_are_taken_as_they_are_needed(t
             yield completion(number, f"{number:07} " * (MB // 8))
 
     class Noting(PartWriter):
-        def _joined(self, held: object, some: list[Outcome]) -> Iterator[object]:
-            ahead.append(asked - some[0].row)
+        def _joined(self, held: object, some: list[Values]) -> Iterator[object]:
+            ahead.append(asked - cast("int", some[0][0]))
             return super()._joined(held, some)  # type: ignore[arg-type]
 
     writer = Noting(BARE, run_id="r", compression="snappy")
