@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from itertools import chain
+from operator import itemgetter
 from types import NoneType
 from typing import TYPE_CHECKING
 
@@ -14,8 +15,6 @@ from batchrun.model.record import Column, ColumnKind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-
-    from batchrun.reader.decode import Rows
 
 _INT64 = range(-(2**63), 2**63)
 _ENCODE = msgspec.json.Encoder().encode
@@ -37,21 +36,32 @@ class ColumnTypes:
     def __init__(self) -> None:
         self._seen: dict[str, set[type]] = {}
 
-    def add(self, rows: Rows) -> None:
+    def add(self, rows: Sequence[Mapping[str, object]]) -> None:
         """Note names and types of all values; the order of columns is that of the rows' keys."""
-        type_of = _type_of if rows.long_ints else type
-        names = chain.from_iterable(rows.values)
-        types = map(type_of, chain.from_iterable(map(dict[str, object].values, rows.values)))
-        for name, of in dict.fromkeys(zip(names, types, strict=True)):
-            self._seen.setdefault(name, set()).add(of)
+        names = dict.fromkeys(chain.from_iterable(rows))
+        columns: dict[str, list[object]]
+        if sum(map(len, rows)) == len(names) * len(rows):  # each row has all of them
+            columns = {name: list(map(itemgetter(name), rows)) for name in names}
+        else:
+            columns = {name: [] for name in names}
+            for row in rows:
+                for name, value in row.items():
+                    columns[name].append(value)
+        for name, values in columns.items():
+            self._seen.setdefault(name, set()).update(_types_of(values))
 
     def columns(self) -> tuple[Column, ...]:
         """Fix each column's kind (SPEC.md, section 2, Rows)."""
         return tuple(Column(name=name, kind=_kind(types)) for name, types in self._seen.items())
 
 
-def _type_of(value: object) -> type:
-    return _BeyondInt64 if type(value) is int and value not in _INT64 else type(value)
+def _types_of(values: Sequence[object]) -> set[type]:
+    types = set(map(type, values))
+    if int in types:
+        ints = [value for value in values if type(value) is int]
+        if min(ints) not in _INT64 or max(ints) not in _INT64:
+            types.add(_BeyondInt64)
+    return types
 
 
 def _kind(types: Iterable[type]) -> ColumnKind:

@@ -14,11 +14,9 @@ import msgspec
 if TYPE_CHECKING:
     from batchrun.reader.lines import Lines
 
-# msgspec may decode integers beyond 64 bits as floats; the smallest has 19 digits.
-_LONG_DIGITS = b"0" * 19
-_DIGITS_AS_ZEROS = bytes(ord("0") if chr(byte) in "0123456789" else ord(" ") for byte in range(256))
 _ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
+# Integers of any length are exact since msgspec 0.17.
 _DECODE = msgspec.json.Decoder(dict[str, object]).decode
 _REFUSED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
@@ -27,13 +25,12 @@ class Rows(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Decoded lines, each a dict, empty for one that is no JSON object.
 
     By position, `problems` says what is wrong with bad lines, and `replaced` which lines held text that is
-    not Unicode; `long_ints` is true when there may be integers beyond int64.
+    not Unicode.
     """
 
     values: list[dict[str, object]]
     problems: dict[int, str] = {}
     replaced: frozenset[int] = frozenset()
-    long_ints: bool = False
 
 
 class _NotJsonError(ValueError):
@@ -54,22 +51,15 @@ def _finite(text: str) -> float:
 _TOLERANT = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite)
 
 
-def has_long_digits(text: bytes) -> bool:
-    """Whether 19 digits stand in a row anywhere in the text."""
-    return _LONG_DIGITS in text.translate(_DIGITS_AS_ZEROS)
-
-
 def decode_lines(lines: Lines, name: str) -> Rows:
     """Decode lines of the file `name`; integers are exact, duplicate keys give the last value.
 
     A problem names file and line and never holds the line's text.
     """
-    long_digits = has_long_digits(b"\n".join(lines.texts))
-    if not long_digits:
-        try:
-            return Rows(values=list(map(_DECODE, lines.texts)))
-        except _REFUSED:
-            pass
+    try:
+        return Rows(values=list(map(_DECODE, lines.texts)))
+    except _REFUSED:
+        pass
     values: list[dict[str, object]] = []
     problems: dict[int, str] = {}
     replaced: set[int] = set()
@@ -82,14 +72,13 @@ def decode_lines(lines: Lines, name: str) -> Rows:
         if changed:
             replaced.add(at)
         values.append(value)
-    return Rows(values=values, problems=problems, replaced=frozenset(replaced), long_ints=long_digits)
+    return Rows(values=values, problems=problems, replaced=frozenset(replaced))
 
 
 def _decode_line(line: bytes) -> tuple[dict[str, object] | str, bool]:
     """Decode one line to its object, or to what is wrong with it; and whether text in it was replaced."""
     try:
-        if not has_long_digits(line):
-            return _DECODE(line), False
+        return _DECODE(line), False
     except (msgspec.DecodeError, UnicodeDecodeError):
         pass
     except RecursionError as error:

@@ -52,7 +52,7 @@ def _survey_file(path: str, name: str, types: ColumnTypes, keys: KeyCheck | None
         count += len(block.texts)
         for lines in block.stretches():
             rows = decode_lines(lines, name)
-            types.add(rows)
+            types.add(rows.values)
             if keys is not None:
                 found, numbers = _key_values(rows, lines, keys.column)
                 keys.add(found, numbers, path)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 RUN_ROWS = 1 << 20
 MEMORY_ROWS = 10**7
 COMPARED_HASHES = 1 << 16
+SET_ROWS = 1 << 17
 SPILL_READ_BYTES = 32 << 10
 
 # A key value, the number of its line or row, and the path of its file.
@@ -72,6 +73,8 @@ class KeyCheck:
         """Raise JobError when a value was no key or stands twice; `again` goes over the keys once more."""
         if self._refusal is not None:
             raise JobError(self._refusal)
+        if not self._runs and not self._spill.runs() and _are_few_and_distinct(self._open):
+            return
         self._end_run()
         runs: list[Iterable[int]] = [*self._runs, *self._spill.runs()]
         hashes = merge(*runs) if len(runs) > 1 else iter(runs[0])
@@ -113,6 +116,11 @@ class KeyCheck:
 
     def _name_place(self, number: int, path: str) -> str:
         return f"{label(path)}:{number}" if self._unit == "line" else f"{label(path)} {self._unit} {number}"
+
+
+def _are_few_and_distinct(hashes: Sequence[int]) -> bool:
+    """Say whether a set, which needs less time than sorting and more memory than that, shows that none are equal."""
+    return len(hashes) <= SET_ROWS and len(set(hashes)) == len(hashes)
 
 
 class _Spill:

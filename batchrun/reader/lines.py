@@ -41,10 +41,10 @@ def read_blocks(path: str, watch: Callable[[bytes], object] | None = None) -> Ge
     number = 1
     for text in _whole_lines(read_pieces(path, watch)):
         texts = (text.removeprefix(BOM) if number == 1 else text).split(b"\n")
-        rows = [line for line in texts if line and not line.isspace()]
+        rows = list(filter(bytes.strip, texts))
         numbers: Sequence[int] = range(number, number + len(texts))
         if len(rows) < len(texts):
-            numbers = [at for at, line in enumerate(texts, number) if line and not line.isspace()]
+            numbers = [at for at, line in enumerate(texts, number) if line.strip()]
         number += len(texts)
         yield Lines(texts=rows, numbers=numbers)
 

@@ -131,6 +131,20 @@ def test_integers_are_exact(tmp_path: Path, digits: int) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (b'{"b":1,"a":"x"}\n{"a":null,"b":2}', [("b", "int64"), ("a", "string")]),
+        (b'{"b":1}\n{}\n{"a":[],"b":2.5}\n{"c":true,"b":1}', [("b", "double"), ("a", "json"), ("c", "bool")]),
+    ],
+)
+def test_columns_stand_in_the_order_in_which_they_are_first_seen(
+    tmp_path: Path, text: bytes, expected: list[tuple[str, str]]
+) -> None:
+    """Also where a row has some of them only, or in another order."""
+    assert [(column.name, column.kind) for column in lay_out(tmp_path, text).columns] == expected
+
+
+@pytest.mark.parametrize(
     ("values", "kind", "stored"),
     [
         (["null", "null"], "string", [None, None]),
