@@ -17,7 +17,7 @@ from batchrun.reader.source import label
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
 
-PIECE_BYTES = 1 << 20
+PIECE_BYTES = 1 << 19
 COMPRESSED_PIECE_BYTES = 16 << 10
 FIRST_FEED_BYTES = 256
 
