@@ -68,14 +68,12 @@ class SessionTransport:
             with Interrupting(self._flights) as flight:
                 response = await self._session.post(self._url, data=sending, allow_redirects=False)
                 status, headers, payload = response.status, lowered(response.headers), response.content
-                head = b""
-                if response.closed:  # all of it is there, and its connection given back
-                    head = payload.read_nowait()
-                    if (whole := at_once(status, headers, head)) is not None:
-                        return whole
+                # closed: all of it is there, and its connection given back
+                if response.closed and (whole := at_once(status, headers, _unread(payload))) is not None:
+                    return whole
                 async with response:
                     receiving = Receiving(status, headers, began_s=began_s)
-                    await receiving.read(payload, flight, head)
+                    await receiving.read(payload, flight)
         except (aiohttp.ClientError, OSError) as error:
             if not sending.sent:
                 raise unsent(error, timeout_s=self._timeout_s) from None
@@ -131,6 +129,15 @@ class _Body(aiohttp.Payload):
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
         """Return the text."""
         return bytes(self._value).decode(encoding, errors)
+
+
+def _unread(payload: aiohttp.StreamReader) -> bytes:
+    """Return what lies in `payload` and leave it there; nothing where that can't be said.
+
+    To take it out costs 3 µs more: aiohttp lets the parser go on then, on a connection given back already.
+    """
+    body = b"".join(getattr(payload, "_buffer", ()))
+    return body if len(body) == payload.total_bytes else b""
 
 
 class _NoCookies(aiohttp.DummyCookieJar):
