@@ -89,9 +89,11 @@ class Budget:
         self._held = spent.held_nanousd
         self._uncosted = spent.uncosted
         self._dearest = spent.dearest_nanousd
-        self._bounded_nanousd = 0
-        self._bounded = 0
+        self._certain = self._known + self._held
+        """What is spent or reserved, but for what counts at the dearest attempt so far."""
         self._unbounded = 0
+        self.out = 0
+        """Reservations that have not ended."""
 
     @property
     def spent(self) -> Spent:
@@ -104,54 +106,51 @@ class Budget:
         )
 
     @property
-    def out(self) -> int:
-        """Reservations that have not ended."""
-        return self._bounded + self._unbounded
-
-    @property
     def taken_nanousd(self) -> int:
         """What is spent and what is reserved."""
-        spent = self._known + self._held + self._uncosted * self._dearest
-        return spent + self._bounded_nanousd + self._unbounded * self._dearest
+        return self._certain + (self._uncosted + self._unbounded) * self._dearest
 
     def cost_of(self, bound_nanousd: int | None) -> int:
         """Return what an attempt with this bound counts as before its cost is known."""
         return self._dearest if bound_nanousd is None else bound_nanousd
 
-    def covers(self, bound_nanousd: int | None) -> bool:
-        """Say whether one more attempt fits: while nothing was seen to cost anything, one without a bound does."""
-        taken = self.taken_nanousd
-        if bound_nanousd is None and taken >= self.limit_nanousd:
-            return False
-        return taken + (self._dearest if bound_nanousd is None else bound_nanousd) <= self.limit_nanousd
+    def reserve(self, bound_nanousd: int | None) -> Reservation | None:
+        """Reserve for one attempt, None where it is not covered.
 
-    def reserve(self, bound_nanousd: int | None) -> Reservation:
-        """Reserve for one attempt, which must be covered."""
+        While nothing was seen to cost anything, one without a bound is covered as long as anything is left.
+        """
+        taken = self._certain + (self._uncosted + self._unbounded) * self._dearest
         if bound_nanousd is None:
+            if taken >= self.limit_nanousd or taken + self._dearest > self.limit_nanousd:
+                return None
             self._unbounded += 1
         else:
-            self._bounded += 1
-            self._bounded_nanousd += bound_nanousd
+            if taken + bound_nanousd > self.limit_nanousd:
+                return None
+            self._certain += bound_nanousd
+        self.out += 1
         return Reservation(bound_nanousd)
 
     def give_back(self, reservation: Reservation) -> None:
         """End the reservation of an attempt that cost nothing: it was not sent, or was refused."""
-        if reservation.bound_nanousd is None:
+        self.out -= 1
+        if (bound_nanousd := reservation.bound_nanousd) is None:
             self._unbounded -= 1
         else:
-            self._bounded -= 1
-            self._bounded_nanousd -= reservation.bound_nanousd
+            self._certain -= bound_nanousd
 
     def pay(self, reservation: Reservation, nanousd: int) -> None:
         """End the reservation of an attempt whose cost is known, be it more than was reserved."""
         self.give_back(reservation)
         self._known += nanousd
+        self._certain += nanousd
         self._dearest = max(self._dearest, nanousd)
 
     def keep(self, reservation: Reservation) -> None:
         """End the reservation of an attempt that may have been billed, nobody knows for how much: it stays spent."""
         self.give_back(reservation)
-        if reservation.bound_nanousd is None:
+        if (bound_nanousd := reservation.bound_nanousd) is None:
             self._uncosted += 1
         else:
-            self._held += reservation.bound_nanousd
+            self._held += bound_nanousd
+            self._certain += bound_nanousd

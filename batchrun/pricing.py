@@ -95,6 +95,12 @@ class Rates(msgspec.Struct, frozen=True, kw_only=True):
     output: Rate
     cached_input: Rate | None = None
     cache_write: Rate | None = None
+    _flat: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        """Keep the dearest units for a token of input and of output where no tier has others."""
+        has_tiers = any(one.tiers for one in (*self._inputs(), self.output))
+        msgspec.structs.force_setattr(self, "_flat", None if has_tiers else self._dearest(0))
 
     def nanousd(self, usage: Usage) -> int | None:
         """Return the cost of `usage`, or None where its token counts are not known or no one can have used as many.
@@ -119,14 +125,16 @@ class Rates(msgspec.Struct, frozen=True, kw_only=True):
 
     def most_nanousd(self, prompt_tokens: int, completion_tokens: int) -> int:
         """Return what no request of up to so many tokens can cost more than, at the dearest tier within its reach."""
-        dearest = self.input.dearest(prompt_tokens) if self.input.tiers else self.input.units
-        if self.cached_input is not None:
-            dearest = max(dearest, self.cached_input.dearest(prompt_tokens))
-        if self.cache_write is not None:
-            dearest = max(dearest, self.cache_write.dearest(prompt_tokens))
-        output = self.output.dearest(prompt_tokens) if self.output.tiers else self.output.units
-        total = prompt_tokens * dearest + completion_tokens * output
-        return -(-total // _UNITS)
+        of_input, of_output = self._flat or self._dearest(prompt_tokens)
+        return -(-(prompt_tokens * of_input + completion_tokens * of_output) // _UNITS)
+
+    def _inputs(self) -> list[Rate]:
+        """Return all that a token of input may cost."""
+        return [one for one in (self.input, self.cached_input, self.cache_write) if one is not None]
+
+    def _dearest(self, prompt_tokens: int) -> tuple[int, int]:
+        """Return the most units for a token of input, and of output, of a request of up to so many prompt tokens."""
+        return max(one.dearest(prompt_tokens) for one in self._inputs()), self.output.dearest(prompt_tokens)
 
 
 Tariff = Callable[[str | None, str | None], Rates | None]

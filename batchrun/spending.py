@@ -119,9 +119,7 @@ class Spending:
     def reserve_now(self, most: MostTokens, model: str | None) -> Reservation | None:
         """Reserve as `reserve` does where nothing has to be waited for, else return None."""
         bound_nanousd = self._bound(most, model)
-        if self._closed or self._waiters or not self._budget.covers(bound_nanousd):
-            return None
-        return self._budget.reserve(bound_nanousd)
+        return None if self._closed or self._waiters else self._budget.reserve(bound_nanousd)
 
     async def reserve(self, most: MostTokens, model: str | None) -> Reservation | None:
         """Wait until the budget covers one attempt of a request; None when nothing is to be sent any more.
@@ -151,10 +149,10 @@ class Spending:
         """
         kept = NOTHING
         if cost is not None:
-            self._budget.pay(reservation, cost.nanousd)
-            bound = reservation.bound_nanousd
-            if bound is not None and cost.nanousd > bound:
-                self._tell("an attempt cost more than its upper bound", usd=usd(cost.nanousd), bound_usd=usd(bound))
+            nanousd, bound = cost.nanousd, reservation.bound_nanousd
+            self._budget.pay(reservation, nanousd)
+            if bound is not None and nanousd > bound:
+                self._tell("an attempt cost more than its upper bound", usd=usd(nanousd), bound_usd=usd(bound))
         elif owed:
             self._budget.keep(reservation)
             kept = owed_of(reservation)
@@ -184,16 +182,15 @@ class Spending:
         return reason
 
     def _bound(self, most: MostTokens, model: str | None) -> int | None:
-        bound_nanousd = 0
+        bound_nanousd, completion_tokens = 0, most.completion
         for tariff, own_model in self._lanes:
             if tariff is None or (rates := tariff(None, model or own_model)) is None:
                 return None
-            if most.completion is None:
+            if completion_tokens is None:
                 raise RecordError(
                     "no max_tokens that bounds this row: under limits.max_cost_usd no request may cost just any amount"
                 )
-            most_nanousd = rates.most_nanousd(most.prompt, most.completion)
-            bound_nanousd = max(bound_nanousd, most_nanousd)
+            bound_nanousd = max(bound_nanousd, rates.most_nanousd(most.prompt, completion_tokens))
         return bound_nanousd
 
     def _with_model(self, lane: LaneTariff) -> LaneTariff:
@@ -203,9 +200,8 @@ class Spending:
 
     def _serve(self) -> None:
         """Let in from the head of the queue whom the budget covers; end it when nothing can come back any more."""
-        while self._waiters and self._budget.covers(self._waiters[0].bound_nanousd):
-            waiter = self._waiters.popleft()
-            self._grant(waiter, self._budget.reserve(waiter.bound_nanousd))
+        while self._waiters and (reservation := self._budget.reserve(self._waiters[0].bound_nanousd)) is not None:
+            self._grant(self._waiters.popleft(), reservation)
             self._asked = None
         self._count_wait()
         if not self._waiters or self._closed:

@@ -132,7 +132,14 @@ class _Table:
     def _overridden(self, found: PriceCalculation | None) -> Rates | None:
         """Return the rates of what was found, if anything, under those that the job gives."""
         rates = (self._listed(found.model_price) if found else {}) | self._given()
-        return Rates(**rates) if "input" in rates and "output" in rates else None
+        if "input" not in rates or "output" not in rates:
+            return None
+        return Rates(
+            input=rates["input"],
+            output=rates["output"],
+            cached_input=rates.get("cached_input"),
+            cache_write=rates.get("cache_write"),
+        )
 
     def _find(self, model: str) -> PriceCalculation | None:
         try:

@@ -59,8 +59,8 @@ def test_no_worker_that_keeps_to_its_loan_can_overspend_the_whole(steps: list[tu
     out: list[tuple[int, Reservation]] = []
     for worker, bound, share in steps:
         budget = budgets[worker]
-        if budget.covers(bound):
-            out.append((worker, budget.reserve(bound)))
+        if (new := budget.reserve(bound)) is not None:
+            out.append((worker, new))
         else:
             bank.ask(worker, budget.taken_nanousd + bound - budget.limit_nanousd, budget.out, budget.spent)
             for number, lent in bank.lend(budgets).items():

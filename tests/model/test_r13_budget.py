@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from decimal import Decimal
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -53,6 +55,15 @@ def test_r13_the_bound_is_that_of_the_design() -> None:
     assert rates.most_nanousd(bytes_in + 32, 30) == (bytes_in + 32) * 120 + 30 * 300
 
 
+def test_r13_the_bound_follows_the_rates_that_others_are_made_of() -> None:
+    """A dearer write to the cache, or a tier that is reached, counts whether or not the rates had one before."""
+    flat = Rates(input=rate(0.12), output=rate(0.30), cached_input=rate(0.02), cache_write=rate(0.15))
+    assert flat.most_nanousd(1000, 10) == 1000 * 150 + 10 * 300
+    tiered = msgspec.structs.replace(flat, output=Rate(Decimal("0.30"), ((500, Decimal(3)),)))
+    assert [tiered.most_nanousd(prompt, 10) for prompt in (500, 501)] == [500 * 150 + 3000, 501 * 150 + 30_000]
+    assert msgspec.structs.replace(tiered, output=flat.output).most_nanousd(501, 10) == 501 * 150 + 3000
+
+
 @pytest.mark.parametrize(
     ("fields", "completion"),
     [
@@ -88,8 +99,10 @@ def test_r13_honest_bounds_are_never_overspent_in_any_order(
     really = min(spent, limit)
     for move, number in moves:
         if move == "send":
-            if budget.covers(number):
-                out.append(budget.reserve(number))
+            if (reservation := budget.reserve(number)) is not None:
+                out.append(reservation)
+            else:
+                assert budget.taken_nanousd + number > limit
         elif out:
             reservation = out.pop(number % len(out))
             assert reservation.bound_nanousd is not None
@@ -119,9 +132,10 @@ def test_r13_without_bounds_no_more_is_overspent_than_was_in_flight(
     most = limit
     for move, cost in moves:
         if move == "send":
-            if budget.covers(None):
-                assert budget.taken_nanousd < limit
-                out.append((budget.reserve(None), cost))
+            taken = budget.taken_nanousd
+            if (new := budget.reserve(None)) is not None:
+                assert taken < limit
+                out.append((new, cost))
                 most = max(most, budget.spent.known_nanousd + sum(cost for _, cost in out))
         elif out:
             reservation, really = out.pop(0)
@@ -134,18 +148,25 @@ def test_r13_without_bounds_no_more_is_overspent_than_was_in_flight(
         assert budget.spent.known_nanousd <= most
 
 
+def reserved(budget: Budget) -> Reservation:
+    """A reservation without a bound."""
+    reservation = budget.reserve(None)
+    assert reservation is not None
+    return reservation
+
+
 def test_r13_without_bounds_equal_attempts_are_not_overspent_once_one_was_seen() -> None:
     budget = Budget(100, Spent())
-    budget.pay(budget.reserve(None), 30)
-    assert [budget.covers(None) and budget.reserve(None) is not None for _ in range(4)] == [True, True, False, False]
+    budget.pay(reserved(budget), 30)
+    assert [budget.reserve(None) is not None for _ in range(4)] == [True, True, False, False]
 
 
 def test_r13_attempts_of_unknown_cost_count_at_the_dearest_also_when_that_is_seen_later() -> None:
     budget = Budget(100, Spent())
-    budget.keep(budget.reserve(None))
-    budget.keep(budget.reserve(None))
+    budget.keep(reserved(budget))
+    budget.keep(reserved(budget))
     assert budget.spent.nanousd == 0
-    budget.pay(budget.reserve(None), 30)
+    budget.pay(reserved(budget), 30)
     assert budget.spent.nanousd == 90
-    assert not budget.covers(None)
-    assert budget.covers(10)
+    assert budget.reserve(None) is None
+    assert budget.reserve(10) is not None
