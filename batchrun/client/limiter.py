@@ -107,9 +107,9 @@ class Gate:
 
     async def enter(self, tokens: float = 0.0) -> bool:
         """Wait for a turn, then take a slot and `tokens` of the minute; False when the gate was closed instead."""
-        if self.enter_now(tokens):
-            return True
         is_first = not self._queue
+        if is_first and self.enter_now(tokens):
+            return True
         waiter = _Waiter(self._loop.create_future(), tokens)
         self._queue.append(waiter)
         if is_first or self._closed:
@@ -123,15 +123,18 @@ class Gate:
 
     def enter_now(self, tokens: float = 0.0) -> bool:
         """Take a slot and `tokens` where nothing has to be waited for, else return False."""
-        if self._closed or self._queue or self._has_head or self._hindrance() is not None:
+        if self._closed or self._queue or self._has_head:
             return False
-        return self._take_now(tokens)
+        return self._take_now(tokens, self._loop.time())
 
-    def _take_now(self, tokens: float) -> bool:
-        """Take a slot, which is there, and all that is needed beside it; False where that has to be waited for."""
-        if not self._limits.take_now(tokens, self._loop.time()):
+    def _take_now(self, tokens: float, now: float) -> bool:
+        """Take a slot and all that is needed beside it; False where anything has to be waited for."""
+        is_free = self._in_flight < self._slots.now and self._in_flight < self._ceiling.now
+        if not (is_free and now >= self._pacing.slow_until) and self._hindrance(now) is not None:
             return False
-        self._take()
+        if not self._limits.take_now(tokens, now):
+            return False
+        self._take(now)
         return True
 
     def _admit(self) -> None:
@@ -139,25 +142,26 @@ class Gate:
         if self._has_head:
             self._wake()
             return
+        now = self._loop.time()
         while self._queue:
             waiter = self._queue[0]
             if waiter.turn.done():  # cancelled
                 self._queue.popleft()
             elif self._closed:
                 self._queue.popleft().turn.set_result(_Turn.AWAY)
-            elif (hindrance := self._hindrance()) is not None:
+            elif self._take_now(waiter.tokens, now):
+                self._queue.popleft().turn.set_result(_Turn.IN)
+            elif (hindrance := self._hindrance(now)) is not None:
                 self._waits.turn_to(hindrance[0])
                 self._look_again(hindrance[1])
                 return
-            elif self._take_now(waiter.tokens):
-                self._queue.popleft().turn.set_result(_Turn.IN)
             else:
                 self._has_head = True
                 self._queue.popleft().turn.set_result(_Turn.HEAD)
                 return
         self._waits.turn_to(None)
 
-    def _hindrance(self) -> tuple[Bound, float | None] | None:
+    def _hindrance(self, now: float) -> tuple[Bound, float | None] | None:
         """Return what stands against any attempt now, and in how many seconds it may be gone by itself."""
         if self._in_flight >= self._slots.now:
             again_s = self._slots.filled()
@@ -165,7 +169,7 @@ class Gate:
                 return "slots", again_s
         elif self._in_flight >= self.slots:
             return "slots", None
-        if wait_s := self._pacing.wait_s(self._loop.time()):
+        if wait_s := self._pacing.wait_s(now):
             return "pause", wait_s
         return None
 
@@ -198,7 +202,7 @@ class Gate:
         paid = False
         try:
             while not self._closed:
-                if (hindrance := self._hindrance()) is not None:
+                if (hindrance := self._hindrance(self._loop.time())) is not None:
                     if paid and hindrance[0] == "pause":
                         self._limits.give_back(tokens)
                         paid = False
@@ -208,8 +212,9 @@ class Gate:
                 elif (full := self._limits.fullest(tokens, self._loop.time())) is not None:
                     await self._change(*full)
                 else:
-                    self._limits.let_in(tokens, self._loop.time())
-                    self._take()
+                    now = self._loop.time()
+                    self._limits.let_in(tokens, now)
+                    self._take(now)
                     return True
         except asyncio.CancelledError:  # another lane has taken the row in
             if paid:
@@ -220,10 +225,9 @@ class Gate:
             self._admit()
         return False
 
-    def _take(self) -> None:
+    def _take(self, now: float) -> None:
         self._in_flight += 1
-        now = self._loop.time()
-        if self._pacing.is_slow(now):
+        if now < self._pacing.slow_until:
             self._pacing.sent(now, self.slots)
         if self._in_flight >= self._slots.now:
             self._slots.filled()
@@ -254,7 +258,7 @@ class Gate:
 
     def succeeded(self) -> None:
         """Take note of a reply: slots that are all used may grow."""
-        if self._slots.succeeded(all_used=self._in_flight >= self._slots.now):
+        if self._slots.grow and self._slots.succeeded(all_used=self._in_flight >= self._slots.now):
             self._admit()
 
     def refused(self, still_in_flight: int) -> None:

@@ -1,8 +1,14 @@
-"""All limits of a lane as one: an attempt takes what it needs of each, or nothing of any (DESIGN.md, section 4)."""
+"""All limits of a lane as one: an attempt takes what it needs of each, or nothing of any (DESIGN.md, section 4).
+
+Where limits are wide, the one that asks all of them finds more than it needs paid and free. That is the lot: who comes
+in the same moment, a grain of the windows, takes of it and asks nobody. What was taken of it is told to the limits as
+one amount before any of them is asked or told anything else, so that they let in what they would without a lot.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
@@ -39,39 +45,82 @@ class Limits:
         self._limits: list[tuple[Bound, Limit, bool]] = [
             (bound, limit, bound in _TOKENS) for bound, limit in limits if limit is not None
         ]
+        self._of_tokens = [limit for _, limit, counts_tokens in self._limits if counts_tokens]
         self._acquiring: asyncio.Timeout | None = None
+        self._lot_at = 0.0
+        self._lot_until = -math.inf
+        self._lot_tokens = self._lot_requests = 0.0
+        self._taken_tokens = self._taken_requests = 0.0
+        """Of the lot."""
 
     def used(self, now: float) -> dict[Bound, float]:
         """Return the share of each limit that is used."""
-        return {bound: round(limit.used(now), 4) for bound, limit, _ in self._limits}
+        return {bound: round(limit.used(now), 4) for bound, limit, _ in self._settled()}
 
     def correct(self, tokens: float, sent_at: float) -> None:
         """Take note that an attempt sent at `sent_at` used `tokens` more than it took, or less where negative."""
-        for _, limit, counts_tokens in self._limits:
-            if counts_tokens:
-                limit.correct(tokens, sent_at)
+        if tokens > 0:
+            self._lot_tokens -= tokens
+            if self._taken_tokens > self._lot_tokens:
+                self._end_lot()
+        for limit in self._of_tokens:
+            limit.correct(tokens, sent_at)
 
     def resize(self, limits: Mapping[Bound, float], now: float) -> dict[Bound, list[Sent]]:
         """Hold to these limits from now on; return the past that goes with what is given up of each."""
-        return {bound: limit.resize(limits[bound], now) for bound, limit, _ in self._limits if bound in limits}
+        return {bound: limit.resize(limits[bound], now) for bound, limit, _ in self._settled() if bound in limits}
 
     def past(self) -> dict[Bound, list[Sent]]:
         """Return what was let in of late under each limit."""
-        return {bound: limit.past() for bound, limit, _ in self._limits}
+        return {bound: limit.past() for bound, limit, _ in self._settled()}
 
     def take_on(self, sent: Mapping[Bound, Iterable[Sent]]) -> None:
         """Count what was let in elsewhere under these limits as if it had been here."""
-        for bound, limit, _ in self._limits:
+        for bound, limit, _ in self._settled():
             limit.take_on(sent.get(bound, ()))
 
     def take_now(self, tokens: float, now: float) -> bool:
         """Take what an attempt needs of each limit where none has to be waited for, else nothing and return False."""
-        for _, limit, counts_tokens in self._limits:
+        taken_tokens, taken_requests = self._taken_tokens + tokens, self._taken_requests + 1
+        if taken_tokens <= self._lot_tokens and taken_requests <= self._lot_requests and now < self._lot_until:
+            self._taken_tokens, self._taken_requests = taken_tokens, taken_requests
+            return True
+        return self._take_anew(tokens, now)
+
+    def _take_anew(self, tokens: float, now: float) -> bool:
+        """Ask all limits, and begin a lot of what they have beyond what was asked for."""
+        limits = self._settled()
+        for _, limit, counts_tokens in limits:
             if not limit.has_room(tokens if counts_tokens else 1.0, now):
                 return False
-        for _, limit, counts_tokens in self._limits:
+        for _, limit, counts_tokens in limits:
             limit.take(tokens if counts_tokens else 1.0, now)
+        self._lot_tokens = self._lot_requests = self._lot_until = math.inf
+        for _, limit, counts_tokens in limits:
+            free, until = limit.free(now)
+            self._lot_until = min(until, self._lot_until)
+            if counts_tokens:
+                self._lot_tokens = min(free, self._lot_tokens)
+            else:
+                self._lot_requests = min(free, self._lot_requests)
+        self._lot_at = now
         return True
+
+    def _end_lot(self) -> None:
+        """Tell each limit what was taken of the lot, and take no more of it.
+
+        It counts for the grain of whoever began the lot, which is there even if a later one is by now.
+        """
+        if self._taken_requests:
+            for _, limit, counts_tokens in self._limits:
+                limit.take(self._taken_tokens if counts_tokens else self._taken_requests, self._lot_at)
+        self._taken_tokens = self._taken_requests = 0.0
+        self._lot_until = -math.inf
+
+    def _settled(self) -> list[tuple[Bound, Limit, bool]]:
+        """Return all limits, once they were told what was taken of the lot."""
+        self._end_lot()
+        return self._limits
 
     async def pay(self, tokens: float, waiting: Callable[[Bound], None]) -> bool:
         """Wait until the buckets have taken what an attempt needs; False when `close` came meanwhile.
@@ -81,7 +130,7 @@ class Limits:
         paid: list[tuple[Limit, float]] = []
         try:
             async with asyncio.timeout(None) as self._acquiring:
-                for bound, limit, counts_tokens in self._limits:
+                for bound, limit, counts_tokens in self._settled():
                     waiting(bound)
                     amount = tokens if counts_tokens else 1.0
                     await limit.pay(amount)
@@ -99,7 +148,7 @@ class Limits:
     def fullest(self, tokens: float, now: float) -> tuple[Bound, float] | None:
         """Return for lack of what there is no room for an attempt, and for how long; None when there is room."""
         longest: tuple[Bound, float] | None = None
-        for bound, limit, counts_tokens in self._limits:
+        for bound, limit, counts_tokens in self._settled():
             wait_s = limit.wait_s(tokens if counts_tokens else 1.0, now)
             if wait_s > (longest[1] if longest else 0.0):
                 longest = bound, wait_s
@@ -107,17 +156,17 @@ class Limits:
 
     def let_in(self, tokens: float, now: float) -> None:
         """Take note that what was paid is sent now."""
-        for _, limit, counts_tokens in self._limits:
+        for _, limit, counts_tokens in self._settled():
             limit.let_in(tokens if counts_tokens else 1.0, now)
 
     def give_back(self, tokens: float) -> None:
         """Take note that what was paid is not sent: it is credit for the next."""
-        for _, limit, counts_tokens in self._limits:
+        for _, limit, counts_tokens in self._settled():
             limit.give_back(tokens if counts_tokens else 1.0)
 
     def take_back(self, tokens: float, now: float) -> None:
         """Take note that what was let in a moment ago is not sent after all."""
-        for _, limit, counts_tokens in self._limits:
+        for _, limit, counts_tokens in self._settled():
             amount = tokens if counts_tokens else 1.0
             limit.give_back(amount)
             limit.let_in(-amount, now)

@@ -16,7 +16,8 @@ class Pacing:
     def __init__(self) -> None:
         """Start without any."""
         self.paused_until = 0.0
-        self._slow_until = 0.0
+        self.slow_until = 0.0
+        """Until then attempts are to be told of by `sent`."""
         self._returning_until = self._settling_until = 0.0
         self._spaced_until = 0.0
         self._gap_s = 0.0
@@ -28,23 +29,19 @@ class Pacing:
             self.paused_until = self._next = now + wait_s
             self._returning_until = self.paused_until + RETURN_S
             self._settling_until = self._returning_until + SETTLE_S
-            self._slow_until = max(self._slow_until, self._settling_until)
+            self.slow_until = max(self.slow_until, self._settling_until)
 
     def space(self, gap_s: float, now: float) -> None:
         """Leave at least `gap_s` seconds between attempts for a while."""
         self._gap_s = gap_s
         self._spaced_until = now + SPACED_S
-        self._slow_until = max(self._slow_until, self._spaced_until)
+        self.slow_until = max(self.slow_until, self._spaced_until)
 
     def wait_s(self, now: float) -> float:
         """Return the seconds until the next attempt may go, 0 when it may."""
-        if now >= self._slow_until:
+        if now >= self.slow_until:
             return 0.0
-        return max(0.0, min(self._next, self._slow_until) - now)
-
-    def is_slow(self, now: float) -> bool:
-        """Say whether attempts are to be told of by `sent`."""
-        return now < self._slow_until
+        return max(0.0, min(self._next, self.slow_until) - now)
 
     def sent(self, now: float, slots: int) -> None:
         """Take note that an attempt goes now, while there are so many slots."""

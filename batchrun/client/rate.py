@@ -42,6 +42,10 @@ class Limit(Protocol):
         """Pay `amount`, for which there is room, and let it in."""
         ...
 
+    def free(self, now: float) -> tuple[float, float]:
+        """Return how much has room and is paid already, and until when taking it is the same as taking it now."""
+        ...
+
     async def pay(self, amount: float) -> None:
         """Wait until `amount` is paid for; cancelled, nothing is owed for it."""
         ...
@@ -95,6 +99,10 @@ class Quota:
     def take(self, amount: float, now: float) -> None:
         """Let `amount` in."""
         self._window.add(amount, now)
+
+    def free(self, now: float) -> tuple[float, float]:
+        """Return what the last day has room for, and until when it counts for the same grain as now."""
+        return self._window.free(now)
 
     async def pay(self, amount: float) -> None:
         """Do nothing: a quota is paced by nothing but its window."""
@@ -171,6 +179,11 @@ class Rate:
         else:
             _finish(self.pay(amount))
         self._window.add(amount, now)
+
+    def free(self, now: float) -> tuple[float, float]:
+        """Return the credit that the last minute has room for, and until when it counts for the same grain as now."""
+        room, until = self._window.free(now)
+        return min(room, -self._owed), until
 
     async def pay(self, amount: float) -> None:
         """Wait until the bucket has taken what was owed and, of `amount`, as much as it holds; the rest is owed.

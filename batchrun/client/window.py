@@ -42,9 +42,9 @@ class Window:
         self._rounding = 1e-9 * limit
         self._window_s = window_s
         self._grain_s = window_s / GRAINS
-        self._grains: dict[int, float] = {}
-        """Rising, so the first is the oldest; it leaves the window at `_leaves_at`."""
-        self._newest = 0
+        self._grains: dict[float, float] = {}
+        """By whole number, rising, so the first is the oldest; it leaves the window at `_leaves_at`."""
+        self._newest = 0.0
         self._leaves_at = math.inf
         self._sum = 0.0
 
@@ -61,6 +61,10 @@ class Window:
                 return max(self._end_of(grain) - now, TICK_S)
         return TICK_S  # only what was corrected downwards is left
 
+    def free(self, now: float) -> tuple[float, float]:
+        """Return how much fits for certain, and until when it would be let in within the same grain as now."""
+        return self._limit - self._sum, (now // self._grain_s + 1) * self._grain_s
+
     def used(self, now: float) -> float:
         """Return the share of the limit that is held."""
         self._forget(now)
@@ -68,11 +72,11 @@ class Window:
 
     def add(self, amount: float, at: float) -> None:
         """Take note of what was let in at `at`, or of its correction; what has left the window counts no more."""
-        grain = int(at // self._grain_s)
-        if grain in self._grains:
-            self._grains[grain] += amount
-        elif grain > self._newest or not self._grains:
-            self._grains[grain] = amount
+        grain, grains = at // self._grain_s, self._grains
+        if grain in grains:
+            grains[grain] += amount
+        elif grain > self._newest or not grains:
+            grains[grain] = amount
             self._newest = grain
             if self._leaves_at == math.inf:
                 self._leaves_at = self._end_of(grain)
@@ -104,7 +108,7 @@ class Window:
         """Count what was let in elsewhere as if it had been here."""
         grains = dict(self._grains)
         for at, amount in sent:
-            grain = math.floor(at / self._grain_s)
+            grain = at // self._grain_s
             grains[grain] = grains.get(grain, 0.0) + amount
             self._sum += amount
         self._grains = dict(sorted(grains.items()))
@@ -119,6 +123,6 @@ class Window:
         if not self._grains:
             self._sum = 0.0
 
-    def _end_of(self, grain: int) -> float:
+    def _end_of(self, grain: float) -> float:
         """Return when a grain leaves the window."""
         return (grain + 1) * self._grain_s + self._window_s
