@@ -13,7 +13,8 @@ import time
 from collections import deque
 from collections.abc import Iterable, Mapping
 from enum import Enum
-from typing import NamedTuple
+
+import msgspec
 
 from batchrun.client.limits import Limits, Quotas
 from batchrun.client.pacing import Pacing
@@ -31,7 +32,7 @@ class _Turn(Enum):
     AWAY = "the gate is closed"
 
 
-class _Waiter(NamedTuple):
+class _Waiter(msgspec.Struct, frozen=True, gc=False):
     turn: asyncio.Future[_Turn]
     tokens: float
 
