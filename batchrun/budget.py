@@ -133,22 +133,22 @@ class Budget:
 
     def give_back(self, reservation: Reservation) -> None:
         """End the reservation of an attempt that cost nothing: it was not sent, or was refused."""
-        self.out -= 1
-        if (bound_nanousd := reservation.bound_nanousd) is None:
-            self._unbounded -= 1
-        else:
-            self._certain -= bound_nanousd
+        self.pay(reservation, 0)
 
     def pay(self, reservation: Reservation, nanousd: int) -> None:
         """End the reservation of an attempt whose cost is known, be it more than was reserved."""
-        self.give_back(reservation)
+        self.out -= 1
+        if (bound_nanousd := reservation.bound_nanousd) is None:
+            self._unbounded -= 1
+            self._certain += nanousd
+        else:
+            self._certain += nanousd - bound_nanousd
         self._known += nanousd
-        self._certain += nanousd
         self._dearest = max(self._dearest, nanousd)
 
     def keep(self, reservation: Reservation) -> None:
         """End the reservation of an attempt that may have been billed, nobody knows for how much: it stays spent."""
-        self.give_back(reservation)
+        self.pay(reservation, 0)
         if (bound_nanousd := reservation.bound_nanousd) is None:
             self._uncosted += 1
         else:
