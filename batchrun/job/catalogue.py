@@ -7,6 +7,7 @@ than was asked for, so the rates are those of the reply's model in the minute of
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -47,11 +48,10 @@ class Quote(msgspec.Struct, frozen=True, kw_only=True):
     unknown: str | None = None
 
 
-def quote_of(
-    job: Job, *, lane: LanePlan | None = None, now: Callable[[], datetime] = lambda: datetime.now(tz=UTC)
-) -> Quote:
-    """Return what prices the replies of a lane, default: the job's first; `now` is the time of the prices, aware.
+def quote_of(job: Job, *, lane: LanePlan | None = None, now: Callable[[], float] = time.time) -> Quote:
+    """Return what prices the replies of a lane, default: the job's first.
 
+    `now` is the time of the prices, in seconds since 1970 UTC.
     Raises JobError where the job asks for the table and it is not installed.
     """
     price = job.price
@@ -74,7 +74,7 @@ def quote_of(
 class _Table:
     """The prices of one provider, overridden by those that the job gives."""
 
-    def __init__(self, base_url: str, tier: object, price: Price, now: Callable[[], datetime]) -> None:
+    def __init__(self, base_url: str, tier: object, price: Price, now: Callable[[], float]) -> None:
         """Import the table; raises JobError where it is not there."""
         try:
             import genai_prices  # noqa: PLC0415 - optional, and 0.2 s of CPU that only a job with price.auto needs
@@ -91,12 +91,12 @@ class _Table:
         self._host = url.hostname or base_url
         self._url = f"https://{_ANOTHER_NAME.get(self._host, self._host)}{url.path}"
         self._context = {"service_tier": tier} if isinstance(tier, str) and tier != "auto" else None
-        self._minute = 0
+        self._minute = 0.0
         self._known: dict[tuple[str | None, str | None], Rates | None] = {}
 
     def rates(self, answered: str | None, asked: str | None) -> Rates | None:
         """Return the rates of this minute for the model that answered, or where it is not listed for the asked one."""
-        minute = int(self._now().timestamp()) // 60
+        minute = self._now() // 60
         if minute != self._minute or len(self._known) > _MOST_MODELS:
             self._minute = minute
             self._known = {}
@@ -147,7 +147,7 @@ class _Table:
                 self._package.Usage(),
                 model,
                 provider_api_url=self._url,
-                genai_request_timestamp=self._now(),
+                genai_request_timestamp=datetime.fromtimestamp(self._now(), UTC),
                 price_context=self._context,
             )
         except (LookupError, ValueError):

@@ -42,7 +42,7 @@ def job(base_url: str = OPENAI, model: str = MODEL, *, price: Price | None = Non
 
 
 def quote(*args: Any, at: datetime = THEN, **kwargs: Any) -> Quote:
-    return quote_of(job(*args, **kwargs), now=lambda: at)
+    return quote_of(job(*args, **kwargs), now=at.timestamp)
 
 
 def rates_of(*args: Any, **kwargs: Any) -> Rates:
@@ -71,7 +71,7 @@ def test_r12_the_rates_agree_with_the_tables_own_calculation() -> None:
     """Tiers, cached and written tokens, to the nano-USD; also a guard against a table that changes its shape."""
     for provider, model in [*CHATS[::7], *TIERED]:
         prices = model.get_prices(THEN)
-        table = catalogue._Table(job().endpoint.base_url, None, Price(auto=True), lambda: THEN)
+        table = catalogue._Table(job().endpoint.base_url, None, Price(auto=True), THEN.timestamp)
         found = table._listed(prices)
         if any(getattr(prices, name) for name in catalogue._NOT_BY_TOKEN):
             assert found == {}, model.id
@@ -186,7 +186,7 @@ def test_the_model_that_answered_is_priced_where_the_table_knows_it() -> None:
 
 
 def test_many_models_are_not_all_kept() -> None:
-    table = catalogue._Table(job().endpoint.base_url, None, Price(auto=True), lambda: THEN)
+    table = catalogue._Table(job().endpoint.base_url, None, Price(auto=True), THEN.timestamp)
     for number in range(3 * catalogue._MOST_MODELS):
         assert table.rates(f"no-such-model-{number}", MODEL) == table.rates(None, MODEL)
         assert len(table._known) <= catalogue._MOST_MODELS + 1
@@ -194,7 +194,7 @@ def test_many_models_are_not_all_kept() -> None:
 
 def test_a_job_without_a_model_has_a_price_for_each_row() -> None:
     """Rows of an OpenAI batch file name their models themselves."""
-    table = quote_of(msgspec.structs.replace(job(), request={}), now=lambda: THEN)
+    table = quote_of(msgspec.structs.replace(job(), request={}), now=THEN.timestamp)
     assert (table.rates, table.unknown) == (None, "each row names a model of its own and is priced by that")
     assert table.tariff is not None
     assert table.tariff(None, MODEL) == rates_of()
@@ -215,17 +215,17 @@ def test_a_price_that_changes_by_the_hour_or_the_day_is_that_of_the_reply() -> N
     hours = [datetime(2025, 8, 1, hour, 45, tzinfo=UTC) for hour in (12, 20)]
     day, night = (rates_of(DEEPSEEK, "deepseek-chat", at=at) for at in hours)
     assert day != night
-    now = [hours[0]]
+    now = [hours[0].timestamp()]
     found = quote_of(job(DEEPSEEK, "deepseek-chat"), now=lambda: now[0])
     assert found.tariff is not None
     for at, rates in ((hours[0], day), (hours[1], night), (hours[0], day)):
-        now[0] = at
+        now[0] = at.timestamp()
         assert found.tariff(None, "deepseek-chat") == rates
 
 
 def test_prices_that_are_none_are_no_rates() -> None:
     """What the table may never hold is not taken for a price when it does."""
-    table = catalogue._Table(job().endpoint.base_url, None, Price(auto=True), lambda: THEN)
+    table = catalogue._Table(job().endpoint.base_url, None, Price(auto=True), THEN.timestamp)
     for wrong in (
         None,
         0.12,
