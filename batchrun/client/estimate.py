@@ -17,8 +17,8 @@ class Estimate:
 
     def __init__(self, *, most_output_tokens: int | None) -> None:
         """Expect at most `most_output_tokens` a reply, where the job says so."""
-        self._most_output = float(most_output_tokens or MOST_TOKENS)
-        self._output = min(FIRST_OUTPUT_TOKENS, self._most_output)
+        self._most_output = most_output_tokens or MOST_TOKENS
+        self._output = min(FIRST_OUTPUT_TOKENS, float(self._most_output))
         self._bytes, self._tokens = FIRST_BYTES_A_TOKEN, 1.0
         self._weight = 0.0
         self._outputs = 0.0
@@ -32,9 +32,10 @@ class Estimate:
         prompt, completion = usage.prompt_tokens, usage.completion_tokens
         if prompt is None or completion is None:
             return
+        if prompt > MOST_TOKENS or completion > self._most_output:
+            prompt, completion = min(MOST_TOKENS, prompt), min(self._most_output, completion)
         self._bytes = self._bytes * MEMORY + body_bytes
-        self._tokens = self._tokens * MEMORY + (min(MOST_TOKENS, prompt))
+        self._tokens = self._tokens * MEMORY + prompt
         self._weight = self._weight * MEMORY + 1
-        most = self._most_output
-        self._outputs = self._outputs * MEMORY + (min(most, completion))
+        self._outputs = self._outputs * MEMORY + completion
         self._output = self._outputs / self._weight
