@@ -131,8 +131,8 @@ class Lane:
         return 0 if self.retired is not None or self.gate.paused_s else self.gate.slots - self.gate.in_flight
 
     def expected_tokens(self, body: bytes) -> float:
-        """Return the tokens that an attempt is to take at the gate."""
-        return self._estimate.tokens(len(body))
+        """Return the tokens that an attempt is to take at the gate, 0 where they are not limited."""
+        return self._estimate.tokens(len(body)) if self.gate.counts_tokens else 0.0
 
     async def attempt(self, body: bytes, *, model: str | None = None, tokens: float = 0.0) -> Attempt:
         """Make one exchange, whose slot and `tokens` the caller has taken at the gate, and judge it.
@@ -182,13 +182,14 @@ class Lane:
         self, reply: Reply, headers: Mapping[str, str], body_bytes: int, tokens: float, sent_at: float
     ) -> Weather:
         """Let the gate know what a reply was worth and what it says of limits: the endpoint is there."""
-        gate, usage = self.gate, reply.usage
-        if gap_s := pace_gap_s(headers, tokens=tokens):
+        gate, used = self.gate, reply.usage.total_tokens
+        if gap_s := pace_gap_s(headers, tokens=tokens or used or 0.0):
             gate.space(gap_s)
-        self._estimate.learn(body_bytes, usage)
         gate.succeeded()
-        if usage.total_tokens is not None:
-            gate.correct(usage.total_tokens - tokens, sent_at)
+        if gate.counts_tokens:
+            self._estimate.learn(body_bytes, reply.usage)
+            if used is not None:
+                gate.correct(used - tokens, sent_at)
         return self._fair() if self._outage.in_a_row else Weather.FAIR
 
     def _hold_back(self, trouble: Trouble, tokens: float, sent_at: float) -> None:

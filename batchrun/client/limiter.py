@@ -61,6 +61,8 @@ class Gate:
         self._limits = Limits(
             requests_per_minute=requests_per_minute, tokens_per_minute=tokens_per_minute, quotas=quotas
         )
+        self.counts_tokens = self._limits.counts_tokens
+        """Whether tokens are limited here; else `enter` and `correct` need not be told of any."""
         self._pacing = Pacing()
         self._queue: deque[_Waiter] = deque()
         self._has_head = False

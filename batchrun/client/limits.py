@@ -46,6 +46,8 @@ class Limits:
             (bound, limit, bound in _TOKENS) for bound, limit in limits if limit is not None
         ]
         self._of_tokens = [limit for _, limit, counts_tokens in self._limits if counts_tokens]
+        self.counts_tokens = bool(self._of_tokens)
+        """Whether any limit is one of tokens; where none is, nobody needs to say how many an attempt takes."""
         self._acquiring: asyncio.Timeout | None = None
         self._lot_at = 0.0
         self._lot_until = -math.inf

@@ -67,10 +67,11 @@ def lane(
     secrets: tuple[str, ...] = (),
     keep_raw: bool = False,
     watcher: Watcher | None = None,
+    tokens_per_minute: float | None = None,
 ) -> Lane:
     """A lane over a scripted transport; must be made inside a loop."""
     return Lane(
-        gate=Gate(slots=8, requests_per_minute=None),
+        gate=Gate(slots=8, requests_per_minute=None, tokens_per_minute=tokens_per_minute),
         transport=Scripted(*script),
         replies=reader(keep_raw=keep_raw),
         limits=LimitSettings(),

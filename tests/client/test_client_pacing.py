@@ -6,6 +6,7 @@ import asyncio
 from bisect import bisect_left
 
 import pytest
+from client_replies import GOOD, got, lane
 from client_virtual_clock import run_virtually
 
 from batchrun.client.limiter import Gate
@@ -123,3 +124,23 @@ def test_r06_the_first_replies_after_a_pause_let_no_second_herd_in() -> None:
     assert min(times) >= 5.0
     assert max(bisect_left(times, at + 0.1) - place for place, at in enumerate(times)) <= 50 // 4
     assert len(times) >= 200
+
+
+@pytest.mark.parametrize("limit", [None, 1e9])
+def test_tokens_of_a_server_that_calls_them_nearly_used_set_the_pace_limited_here_or_not(limit: float | None) -> None:
+    """Where no limit of tokens needs an estimate, what the reply used says how many an attempt is."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        nearly = got(200, GOOD, x_ratelimit_remaining_tokens="100", x_ratelimit_limit_tokens="60000")
+        made = lane(nearly, tokens_per_minute=limit)
+        expected = made.expected_tokens(b"x" * 400)
+        assert expected == (0.0 if limit is None else 612.0)
+        await made.attempt(b"x" * 400, tokens=expected)
+        times: list[float] = []
+        for _ in range(3):
+            assert await made.gate.enter(expected)
+            times.append(loop.time())
+        assert times[2] - times[0] == pytest.approx(2 * (expected or 549) / 1000, rel=0.01)
+
+    run_virtually(main())
