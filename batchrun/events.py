@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Generator, Mapping, Sequence
-from operator import attrgetter
 from typing import Literal, Protocol
 
 import msgspec
+from msgspec.structs import astuple
 
 
 class Totals(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -32,7 +32,8 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     @classmethod
     def sum_of(cls, several: Sequence[Totals]) -> Totals:
         """Return the sums of all."""
-        return cls(**{name: sum(map(attrgetter(name), several)) for name in TOTAL_NAMES})
+        columns = zip(*map(astuple, several), strict=True)
+        return cls(**dict(zip(TOTAL_NAMES, map(sum, columns), strict=False)))  # of none there are no columns
 
 
 TOTAL_NAMES: tuple[str, ...] = Totals.__struct_fields__

@@ -172,21 +172,25 @@ class Flow:
             name = {"endpoint": lane.name} if self._lanes.are_several else {}
             self._watcher.noted(weather.value, **name, in_flight=lane.gate.in_flight)
 
-    def _committed(self, entries: Sequence[Entry]) -> None:
+    def _committed(self, entries: Sequence[Entry], totals: Totals) -> None:
         """Take note of what is durable: slots come back, rows are settled, parts get ready."""
         slots: dict[int, int] = {}
+        settled: list[int] = []
         for entry in entries:
+            if entry.outcome is not None:
+                settled.append(entry.row)
             if entry.holds_slot:
                 slots[entry.lane] = slots.get(entry.lane, 0) + 1
             else:
                 self._backlog.committed_without_slot()
-            if entry.outcome is not None:
-                self._suspects.ready(self._parts.settled(entry.row))
-            if entry.reverts:
+        for part in self._parts.settled(settled):
+            self._suspects.ready(part)
+        for entry in entries:
+            if entry.reverts:  # of rows that this very commit may have settled
                 self._take_back(entry)
         for lane, count in slots.items():
             self._lanes[lane].gate.leave(count)
-        self._pulse.add(entries)
+        self._pulse.add(entries, totals)
         self._deadline.add(entries)
         self._company.committed(entries)
         self._stop_early()
@@ -255,9 +259,9 @@ class Flow:
 
     def _stop_early(self) -> None:
         """Drain once more rows have failed than may, where the job says so."""
-        if not self._around.alone:
-            return
         limits, pulse = self._run.job.limits, self._pulse
+        if not (limits.stop_early and self._around.alone):
+            return
         failed = pulse.failed - (self._lanes.suspected if "failed" in limits.fail_on else 0)
         ending = early_ending(limits, self._run.rows, settled=pulse.settled, failed=failed)
         if ending is not None and not self._endings:

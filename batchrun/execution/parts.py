@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import msgspec
 
 
@@ -37,11 +39,16 @@ class OpenParts:
         self._unread[number] -= rows
         return self._if_ready(number)
 
-    def settled(self, row: int) -> OpenPart | None:
-        """Note that a row's outcome is durable; return its part when that makes it ready."""
-        part = row // self._rows_per_part
-        self._left[part] -= 1
-        return self._if_ready(part)
+    def settled(self, rows: Iterable[int]) -> list[OpenPart]:
+        """Note that the outcomes of rows are durable; return the parts that this makes ready."""
+        size, left = self._rows_per_part, self._left
+        done: list[int] = []
+        for row in rows:
+            number = row // size
+            left[number] = more = left[number] - 1
+            if not more:
+                done.append(number)
+        return [part for number in done if (part := self._if_ready(number)) is not None]
 
     def reopened(self, row: int) -> int:
         """Note that a settled row is pending again; return its part's number, which is not ready any more."""

@@ -84,14 +84,19 @@ class Pulse:
         """Count one part more."""
         self._sealed += 1
 
-    def add(self, entries: Sequence[Entry]) -> None:
-        """Count entries that were committed."""
-        self._totals = Totals.sum_of([self._totals, *(entry.totals for entry in entries)])
-        outcomes = [entry.outcome for entry in entries if entry.outcome is not None]
-        self._by_status.update([outcome.status for outcome in outcomes])
-        self._by_status["failed"] -= sum(len(entry.reverts) for entry in entries if entry.reverts)
-        self._unpriced += sum(is_unpriced(outcome) for outcome in outcomes)
-        self._first_tokens_ms.extend(entry.first_token_ms for entry in entries if entry.first_token_ms is not None)
+    def add(self, entries: Sequence[Entry], totals: Totals) -> None:
+        """Count entries that were committed, whose sums are `totals`."""
+        self._totals = Totals.sum_of([self._totals, totals])
+        by_status = self._by_status
+        for entry in entries:
+            if (outcome := entry.outcome) is not None:
+                by_status[outcome.status] += 1
+                if outcome.account.cost_nanousd is None:
+                    self._unpriced += is_unpriced(outcome)
+            if entry.reverts:
+                by_status["failed"] -= len(entry.reverts)
+            if entry.first_token_ms is not None:
+                self._first_tokens_ms.append(entry.first_token_ms)
 
     @property
     def first_token_ms(self) -> float | None:

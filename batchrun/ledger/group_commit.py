@@ -2,7 +2,7 @@
 
 Under load a commit carries dozens of rows, when idle it is immediate (DESIGN.md, section 3).
 
-    loop ── put(entry) ──► held ──► writer thread: BEGIN … COMMIT ──► on_commit(entries), on the loop
+    loop ── put(entry) ──► held ──► writer thread: BEGIN … COMMIT ──► on_commit(entries, totals), on the loop
 
 A commit by itself costs as much as a dozen rows in it. So the writer is woken once the loop has nothing more to put, or
 was busy for `HOLD_S`. Were it woken for each entry, it would commit them by ones where the disk is fast: then slots
@@ -19,6 +19,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Literal, TypeVar
 
+from batchrun.events import Totals
 from batchrun.ledger.records import Entry
 from batchrun.ledger.store import Store
 
@@ -27,6 +28,7 @@ HOLD_S = 0.01
 _QUIET_ROUNDS = 2
 """Rounds of the loop that bring no entry before it has nothing more to put: one reads a reply, the next puts it."""
 _Answer = TypeVar("_Answer")
+_OnCommit = Callable[[Sequence[Entry], Totals], None]
 _Question = Callable[[Exception | None], None]
 _Sign = Literal["take", "end"] | _Question
 
@@ -50,9 +52,10 @@ class Ledger:
         self._put_before = 0
         self._quiet_rounds = 0
         self._due: float | None = None
+        self._enough = 0
 
-    def start(self, on_commit: Callable[[Sequence[Entry]], None], on_failure: Callable[[Exception], None]) -> None:
-        """Start the writer thread; both callbacks are called on the loop.
+    def start(self, on_commit: _OnCommit, on_failure: Callable[[Exception], None]) -> None:
+        """Start the writer thread; both callbacks are called on the loop, `on_commit` with the sums of its entries too.
 
         After `on_failure` nothing is committed any more and no slot comes back, so that nothing more is sent.
         """
@@ -65,6 +68,7 @@ class Ledger:
         self._put += 1
         if self._due is None:
             self._due = self._loop.time() + self._hold_s
+            self._enough = (self._slots() + 1) // 2
             self._quiet_rounds = 0
             self._loop.call_soon(self._wake_if_due)
 
@@ -82,7 +86,7 @@ class Ledger:
 
     def _is_due(self) -> bool:
         """Say whether the loop has nothing more to put, was busy for long, or would soon run out of slots."""
-        if self._quiet_rounds >= _QUIET_ROUNDS or 2 * len(self._held) >= self._slots():
+        if self._quiet_rounds >= _QUIET_ROUNDS or len(self._held) >= self._enough:
             return True
         return self._due is None or self._loop.time() >= self._due
 
@@ -121,7 +125,7 @@ class Ledger:
             self._thread.join()
             self._thread = None
 
-    def _serve(self, on_commit: Callable[[Sequence[Entry]], None], on_failure: Callable[[Exception], None]) -> None:
+    def _serve(self, on_commit: _OnCommit, on_failure: Callable[[Exception], None]) -> None:
         """Serve until the end is put; after a failure nothing is committed, and every question fails with it."""
         failure: Exception | None = None
         sign: _Sign = "take"
@@ -130,12 +134,12 @@ class Ledger:
             entries = self._take()
             if entries and failure is None:
                 try:
-                    self._store.commit(entries)
+                    totals = self._store.commit(entries)
                 except Exception as error:  # noqa: BLE001 - told to the loop, which ends the run with it
                     failure = error
                     self._tell(on_failure, error)
                 else:
-                    self._tell(on_commit, entries)
+                    self._tell(on_commit, entries, totals)
             if callable(sign):
                 sign(failure)
 

@@ -86,8 +86,8 @@ class Store:
         except sqlite3.Error as error:
             raise unwritable(self.path, error) from None
 
-    def commit(self, entries: Sequence[Entry]) -> None:
-        """Add entries in one transaction, and take back what they revert."""
+    def commit(self, entries: Sequence[Entry]) -> Totals:
+        """Add entries in one transaction, and take back what they revert; return what they add to the totals."""
         totals = Totals.sum_of([entry.totals for entry in entries])
         dearest_nanousd = max((entry.totals.cost_nanousd for entry in entries), default=0) if totals.cost_nanousd else 0
         outcomes = [(entry.outcome.row, pack(entry.outcome)) for entry in entries if entry.outcome is not None]
@@ -98,10 +98,12 @@ class Store:
                 self._connection.executemany("INSERT INTO outcome VALUES (?, ?)", outcomes)
             if tries:
                 self._put_tries(tries)
-            self._forget([found for row in reverted for found in self.outcomes(range(row, row + 1))])
+            if reverted:
+                self._forget([found for row in reverted for found in self.outcomes(range(row, row + 1))])
             self._connection.execute(_ADD_TOTALS, (*msgspec.structs.astuple(totals), dearest_nanousd))
             tokens = totals.prompt_tokens + totals.completion_tokens
             self._connection.execute(_ADD_SPENT, (int(time.time() // 60), totals.requests_sent, tokens))
+        return totals
 
     def add_totals(self, totals: Totals, *, dearest_nanousd: int) -> None:
         """Add what another ledger counted."""

@@ -37,7 +37,8 @@ class Commits:
     def start(self) -> None:
         self.ledger.start(self._committed, self._failed)
 
-    def _committed(self, entries: Sequence[Entry]) -> None:
+    def _committed(self, entries: Sequence[Entry], totals: Totals) -> None:
+        assert totals == Totals.sum_of([entry.totals for entry in entries])
         self.rows.append([entry.row for entry in entries])
         self._told.set()
 
