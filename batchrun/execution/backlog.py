@@ -64,15 +64,17 @@ class Backlog:
             return None
         if self._waiting and self._waiting[0][0] <= self._loop.time():
             row = heapq.heappop(self._waiting)[2]
+            self._note_room()
         elif self._new:
             row = self._new.popleft()
             self._stretches[0] -= 1
             if not self._stretches[0]:
                 self._stretches.popleft()
+                self._note_room()
+            elif len(self._new) == ROWS_AHEAD - 1:  # any other new row that is taken makes no room
+                self._note_room()
         else:
             return None
-        if not self._room.is_set():
-            self._note_room()
         return row
 
     async def take(self) -> OpenRow | None:
@@ -110,7 +112,8 @@ class Backlog:
     def settled(self) -> None:
         """Say that a taken row needs no further try."""
         self._open -= 1
-        self._close_if_done()
+        if not self._open:
+            self._close_if_done()
 
     def close(self) -> None:
         """Hand out nothing more; rows that are left stay pending."""

@@ -43,7 +43,7 @@ class Suspects:
 
         Parts that no breaker suspects any more are written.
         """
-        if outcome is not None and outcome.error_class == "rejected" and self._lanes.are_several:
+        if self._lanes.are_several and outcome is not None and outcome.error_class == "rejected":
             self._hold(row)
         if self._parts:
             waited, self._parts = self._parts, []

@@ -39,6 +39,40 @@ def test_reading_goes_on_only_when_a_stretch_was_taken(in_a_stretch: int, stretc
     asyncio.run(main())
 
 
+def test_reading_goes_on_in_the_middle_of_a_stretch_too() -> None:
+    async def main() -> None:
+        backlog = Backlog(most_waiting=10)
+        async with asyncio.TaskGroup() as group:
+            await backlog.add(rows(0, ROWS_AHEAD + 5))
+            more = group.create_task(backlog.add(rows(ROWS_AHEAD + 5, 1)))
+            for taken in range(6):
+                for _ in range(10):
+                    await asyncio.sleep(0)
+                assert not more.done(), taken
+                assert backlog.take_now() is not None
+            await more
+
+    asyncio.run(asyncio.wait_for(main(), 10))
+
+
+def test_rows_that_wait_no_more_make_room() -> None:
+    async def main() -> None:
+        backlog = Backlog(most_waiting=1)
+        async with asyncio.TaskGroup() as group:
+            await backlog.add(rows(0, 1))
+            retried = backlog.take_now()
+            assert retried is not None
+            backlog.retry_in(retried, 0.0)
+            more = group.create_task(backlog.add(rows(1, 1)))
+            for _ in range(10):
+                await asyncio.sleep(0)
+            assert not more.done()
+            assert backlog.take_now() is retried
+            await more
+
+    asyncio.run(asyncio.wait_for(main(), 10))
+
+
 def test_a_stretch_without_new_rows_takes_no_room() -> None:
     async def main() -> None:
         backlog = Backlog(most_waiting=10)
