@@ -10,6 +10,8 @@ import asyncio
 from types import TracebackType
 from typing import Protocol
 
+import msgspec
+
 
 class Failable(Protocol):
     """What an exchange waits for, such as the head of its reply, or its body."""
@@ -19,40 +21,39 @@ class Failable(Protocol):
         ...
 
 
-class Flight:
-    """One exchange: its Deadline, and what it waits for by then; when it comes, both of these fail."""
+class Flight(msgspec.Struct, eq=False):
+    """One exchange: its Deadline, and what it waits for by then; when it comes, both of these fail.
 
-    __slots__ = ("_expired", "_loop", "_own", "_when", "body", "head")
+    It flies until `until`, on the clock of `loop`.
+    """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, when: float) -> None:
-        """Fly until `when`, on the loop's clock."""
-        self.head: Failable | None = None
-        self.body: Failable | None = None
-        self._loop = loop
-        self._when = when
-        self._own: asyncio.TimerHandle | None = None
-        self._expired = False
+    loop: asyncio.AbstractEventLoop
+    until: float
+    head: Failable | None = None
+    body: Failable | None = None
+    own: asyncio.TimerHandle | None = None
+    is_given_up: bool = False
 
     def when(self) -> float:
         """Return when it is given up."""
-        return self._when
+        return self.until
 
     def expired(self) -> bool:
         """Say whether it has been given up."""
-        return self._expired
+        return self.is_given_up
 
     def reschedule(self, when: float | None, /) -> None:
         """Give it up sooner, at `when`; only this needs a timer of its own."""
-        if when is not None and when < self._when:
+        if when is not None and when < self.until:
             self.land()
-            self._when = when
-            self._own = self._loop.call_at(when, self.give_up)
+            self.until = when
+            self.own = self.loop.call_at(when, self.give_up)
 
     def give_up(self) -> None:
         """Let what it waits for fail with a TimeoutError."""
-        if self._expired:
+        if self.is_given_up:
             return
-        self._expired = True
+        self.is_given_up = True
         error = TimeoutError()
         for awaited in (self.head, self.body):
             if awaited is not None:
@@ -60,8 +61,8 @@ class Flight:
 
     def land(self) -> None:
         """End it in time."""
-        if self._own is not None:
-            self._own.cancel()
+        if self.own is not None:
+            self.own.cancel()
 
 
 class Flights:
@@ -85,7 +86,8 @@ class Flights:
     def end(self, flight: Flight) -> None:
         """Forget a flight, however it ended."""
         self._flying.pop(flight, None)
-        flight.land()
+        if flight.own is not None:
+            flight.land()
 
     def close(self) -> None:
         """Watch no longer."""

@@ -7,19 +7,31 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import Any, Self
 
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
 from yarl import URL
 
-from batchrun.client.arriving import ExchangeError
+from batchrun.client.arriving import ExchangeError, Phase
 from batchrun.client.lean import LeanTransport
 from batchrun.client.session import SLICE_BYTES, SessionTransport
+from batchrun.model.attempt import Exchange
 
 REHEARSAL_S = 5.0
 _HEAD = b"HTTP/1.1 200 OK\r\nX-A: 1\r\nContent-Length: 2\r\n\r\n"
+_WHOLE = _HEAD + b"[]"
+_BEGUN = b"HTTP/1.1 500 No\r\nX-B: "
+_WAYS = (
+    [_WHOLE],
+    [_HEAD + b"[", b"]"],
+    [b"HTTP/1.1 100 Continue\r\n\r\n", _WHOLE],
+    [_WHOLE + _BEGUN],
+    [_WHOLE],
+)
+"""Each is one reply, in pieces; the one before the last begins another one, which spoils its connection."""
+_LOST = b""
 _ROOM = 3
 
 
@@ -27,7 +39,11 @@ async def is_offered(inquirer: SessionTransport) -> bool:
     """Say whether this aiohttp has what a LeanTransport needs; `inquirer` is not asked anything."""
     try:
         async with asyncio.timeout(REHEARSAL_S):
-            return await _goes_well(inquirer) and await _is_given_up(inquirer)
+            return (
+                await _goes_well(inquirer)
+                and await _fails(inquirer, "timeout", timeout_s=0.001)
+                and await _fails(inquirer, "disconnected", _LOST, timeout_s=60)
+            )
     except (AttributeError, TypeError, ValueError, RuntimeError, LookupError, OSError, AssertionError):
         return False
     except (aiohttp.ClientError, ExchangeError):
@@ -35,35 +51,37 @@ async def is_offered(inquirer: SessionTransport) -> bool:
 
 
 async def _goes_well(inquirer: SessionTransport) -> bool:
-    """Try a whole reply, one in halves on the same connection, then a byte too much, and a body larger than a slice."""
+    """Try replies in several ways, then a byte too much, and a body larger than a slice."""
     large = b" " * (_ROOM * SLICE_BYTES)
+    came: list[Exchange] = []
     async with _nobody(inquirer, timeout_s=60) as (connector, transport):
-        came = [await transport.exchange(b"{}")]
-        connector.replies = [_HEAD + b"[", b"]"]
-        came.append(await transport.exchange(b"{}"))
+        for connector.replies in _WAYS:
+            came.append(await transport.exchange(b"{}"))
         connector.answer(b"H")
         came.append(await transport.exchange(large))
-    first, second, *rest = connector.written
+    sent = connector.written[: len(_WAYS)]
+    rest = connector.written[len(_WAYS) :]
     return (
-        [(one.status, one.headers, one.body) for one in came] == [(200, {"x-a": "1", "content-length": "2"}, b"[]")] * 3
-        and connector.made == 2  # noqa: PLR2004 - the second because of the byte too much
-        and first == second
-        and first.startswith(b"POST /a?b=c HTTP/1.1\r\n")
-        and all(line in first for line in (b"\r\nHost: nobody:1\r\n", b"\r\nX: y\r\n"))
-        and first.endswith(b"\r\nContent-Length: 2\r\n\r\n{}")
+        [(one.status, one.headers, one.body) for one in came]
+        == [(200, {"x-a": "1", "content-length": "2"}, b"[]")] * (len(_WAYS) + 1)
+        and connector.made == 3  # noqa: PLR2004 - two more because of what nobody asked for
+        and len(set(sent)) == 1
+        and sent[0].startswith(b"POST /a?b=c HTTP/1.1\r\n")
+        and all(line in sent[0] for line in (b"\r\nHost: 127.0.0.1:1\r\n", b"\r\nX: y\r\n"))
+        and sent[0].endswith(b"\r\nContent-Length: 2\r\n\r\n{}")
         and len(rest) == 1 + _ROOM
         and b"".join(rest).endswith(b"\r\n\r\n" + large)
     )
 
 
-async def _is_given_up(inquirer: SessionTransport) -> bool:
-    """Try an exchange that is never answered."""
-    async with _nobody(inquirer, timeout_s=0.001) as (connector, transport):
-        connector.replies = []
+async def _fails(inquirer: SessionTransport, phase: Phase, *replies: bytes, timeout_s: float) -> bool:
+    """Try an exchange that ends so, although it was sent."""
+    async with _nobody(inquirer, timeout_s=timeout_s) as (connector, transport):
+        connector.replies = list(replies)
         try:
             await transport.exchange(b"{}")
         except ExchangeError as error:
-            return (error.phase, error.sent) == ("timeout", True)
+            return (error.phase, error.sent) == (phase, True)
     return False
 
 
@@ -72,36 +90,46 @@ async def _nobody(
     inquirer: SessionTransport, *, timeout_s: float
 ) -> AsyncGenerator[tuple[_Nobodys, LeanTransport], None]:
     async with _Nobodys() as connector:
-        url, headers = URL("http://nobody:1/a?b=c"), {"X": "y"}
+        url, headers = URL("http://127.0.0.1:1/a?b=c"), {"X": "y"}
         transport = LeanTransport(connector, url, headers, timeout_s=timeout_s, inquirer=inquirer)
         async with contextlib.aclosing(transport):
             yield connector, transport
 
 
-class _Nobodys(aiohttp.BaseConnector):
+class _Nobodys(aiohttp.TCPConnector):
     """A connector to nobody, who answers each request alike."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self.replies = [_HEAD + b"[]"]
+        super().__init__()  # pyright: ignore[reportUnknownMemberType]
+        self.replies: list[bytes] = []
         self.written: list[bytes] = []
         self.made = 0
         self._protocol: ResponseHandler | None = None
 
     def answer(self, *parts: bytes) -> None:
-        """Let these bytes come, each in a turn of the loop of its own."""
-        if parts and self._protocol is not None:
-            self._protocol.data_received(parts[0])
-            asyncio.get_running_loop().call_soon(self.answer, *parts[1:])
+        """Let these bytes come, each in a turn of the loop of its own; no bytes are the end of the connection."""
+        if not parts or self._protocol is None:
+            return
+        try:
+            if parts[0] == _LOST:
+                self._protocol.connection_lost(None)
+            else:
+                self._protocol.data_received(parts[0])
+        except Exception as error:  # noqa: BLE001 - so does a loop, whatever it is
+            self._protocol.connection_lost(error)
+        asyncio.get_running_loop().call_soon(self.answer, *parts[1:])
 
     async def __aenter__(self) -> Self:
         return self
 
-    async def _create_connection(self, *_: Any, **__: Any) -> ResponseHandler:
+    async def _wrap_create_connection(self, *args: Any, **_: Any) -> tuple[asyncio.Transport, ResponseHandler]:
+        """Connect to nobody what aiohttp would connect to a socket."""
+        make: Callable[[], ResponseHandler] = args[0]
         self.made += 1
-        self._protocol = ResponseHandler(asyncio.get_running_loop())
-        self._protocol.connection_made(_Wire(self, self._protocol))
-        return self._protocol
+        self._protocol = protocol = make()
+        wire = _Wire(self, protocol)
+        protocol.connection_made(wire)
+        return wire, protocol
 
 
 class _Wire(asyncio.Transport):

@@ -38,7 +38,7 @@ STAGES: dict[str, tuple[str, ...]] = {
         "client.slots", "client.pacing", "client.pace", "client.estimate", "budget", "spending", "pricing",
     ),
     "send": (
-        "client.transport", "client.lean", "client.session", "client.connecting", "client.rehearsal",
+        "client.transport", "client.lean", "client.hearing", "client.session", "client.connecting", "client.rehearsal",
         "client.flights", "client.receiving", "client.arriving", "client.proxy",
     ),
     "decode": (

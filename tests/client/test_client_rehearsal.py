@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from typing import Any
 
 import pytest
-from aiohttp import BaseConnector, StreamReader
+from aiohttp import BaseConnector, StreamReader, TCPConnector
 from aiohttp.client_proto import ResponseHandler
+from aiohttp.http import HttpResponseParser
 
+from batchrun.client import rehearsal
 from batchrun.client.lean import LeanTransport
 from batchrun.client.session import SessionTransport
 from batchrun.client.transport import TransportKind, open_transport
@@ -51,13 +54,9 @@ def _says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _pours_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if whoever waits for room to write were told in another way."""
-
-    def resume(self: ResponseHandler) -> None:
-        self._paused = False
-
+    """As if one were told in another way that there is room to write."""
     monkeypatch.setattr("batchrun.client.rehearsal.REHEARSAL_S", 0.01)
-    monkeypatch.setattr(ResponseHandler, "resume_writing", resume)
+    monkeypatch.setattr(ResponseHandler, "resume_writing", lambda _: None)
 
 
 def _gives_up_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,8 +71,40 @@ def _connects_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(BaseConnector, "connect", connect)
 
 
+class _Careless:
+    """A parser that does not say when it has begun another reply."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        self.feed_data = HttpResponseParser(*args, **options).feed_data
+
+    def feed_eof(self) -> None:
+        pass
+
+
+def _begins_in_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("aiohttp.client_proto.HttpResponseParser", _Careless)
+
+
 def _ends_too_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    _begins_in_silence(monkeypatch)
+    monkeypatch.setattr("batchrun.client.rehearsal._WAYS", rehearsal._WAYS[:3])
     monkeypatch.setattr(StreamReader, "is_eof", lambda _: True)
+
+
+def _makes_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if a connector had another place that says what its connections are."""
+    create = TCPConnector._create_direct_connection
+
+    async def otherwise(self: TCPConnector, *args: Any, **options: Any) -> Any:
+        self._factory = functools.partial(ResponseHandler, asyncio.get_running_loop())
+        return await create(self, *args, **options)
+
+    monkeypatch.setattr(TCPConnector, "_create_direct_connection", otherwise)
+
+
+def _loses_in_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("batchrun.client.rehearsal.REHEARSAL_S", 0.01)
+    monkeypatch.setattr(ResponseHandler, "connection_lost", lambda *_: None)
 
 
 def _keeps_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,7 +119,10 @@ CHANGES = [
     _pours_nothing,
     _gives_up_nothing,
     _connects_otherwise,
+    _begins_in_silence,
     _ends_too_soon,
+    _makes_others,
+    _loses_in_silence,
     _keeps_nothing,
 ]
 
