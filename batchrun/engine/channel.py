@@ -63,6 +63,7 @@ class Channel(asyncio.Protocol, Generic[_Received]):
             self._transport.write(_LENGTH.pack(len(content)) + content)
 
     def close(self) -> None:
-        """Close this end once all is sent."""
+        """Close this end once all is sent; nothing more is."""
         if self._transport is not None:
             self._transport.close()
+            self._transport = None

@@ -240,6 +240,7 @@ class Team:
             self._drain(word.ending, word.after_s, but=member, tripped=word.tripped)
             return
         member.ended = word
+        member.channel.close()
         self.fault = self.fault or word.fault
         for ending in word.endings:
             if ending not in self.endings:

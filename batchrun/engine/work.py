@@ -76,8 +76,7 @@ async def _work(run: OpenRun, access: tuple[Access, ...], number: int, end: sock
         ended = Ended(endings=[ending], fault=_place_of(error))
     employed.is_over = True
     employed.channel.send(ended)
-    employed.channel.close()
-    await employed.gone
+    await employed.gone  # the holder hangs up: what it writes to a closed end takes with it what it has not read yet
 
 
 async def _sent(
