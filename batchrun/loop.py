@@ -11,11 +11,12 @@ _Value = TypeVar("_Value")
 
 def drive(work: Coroutine[Any, Any, _Value]) -> _Value:
     """Run one coroutine to its end on a loop of its own."""
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
         return runner.run(work)
 
 
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """Return what makes uvloop's loops, None where it is not installed; none is made here."""
     try:
         import uvloop  # noqa: PLC0415 - not there on every platform
     except ImportError:

@@ -21,7 +21,7 @@ from batchrun.execution.ending import Ending
 from batchrun.execution.resume import OpenRun
 from batchrun.execution.sending import send
 from batchrun.ledger.opening import reopen
-from batchrun.loop import drive
+from batchrun.loop import drive, loop_factory
 
 
 class WorkerFaultError(Exception):
@@ -40,6 +40,7 @@ def send_by_processes(run: OpenRun, around: Around) -> Sequence[Ending]:
     seats: list[Seat] = []
     if count > 1:
         run.store.close()  # a connection must not be carried into another process
+        loop_factory()  # imports it, once for all of them
         seats = fork_workers(count, lambda number, end: work(run, around.access, number, end))
         reopen(run.store)
     if not seats:
