@@ -13,6 +13,7 @@ from batchrun.errors import OutputError
 from batchrun.events import Totals
 from batchrun.ledger.group_commit import Ledger
 from batchrun.ledger.opening import open_store
+from batchrun.ledger.patience import SKIPS
 from batchrun.ledger.records import Entry, PartRecord, Tallies
 from batchrun.ledger.store import Store
 from batchrun.model.outcome import Account, Failure
@@ -28,8 +29,8 @@ def entry(row: int) -> Entry:
 class Commits:
     """A running ledger and what it told of its commits, as row numbers."""
 
-    def __init__(self, store: Store, *, slots: int, hold_s: float) -> None:
-        self.ledger = Ledger(store, slots=lambda: slots, hold_s=hold_s)
+    def __init__(self, store: Store, *, slots: int, hold_s: float, linger_s: float) -> None:
+        self.ledger = Ledger(store, slots=lambda: slots, hold_s=hold_s, linger_s=linger_s)
         self.rows: list[list[int]] = []
         self.failures: list[Exception] = []
         self._told = asyncio.Event()
@@ -56,9 +57,11 @@ class Commits:
 
 
 @contextlib.asynccontextmanager
-async def committing(path: Path, *, slots: int = 1000, hold_s: float = FOR_EVER_S) -> AsyncIterator[Commits]:
+async def committing(
+    path: Path, *, slots: int = 1000, hold_s: float = FOR_EVER_S, linger_s: float = FOR_EVER_S
+) -> AsyncIterator[Commits]:
     with contextlib.closing(open_store(path / "ledger.sqlite")) as store:
-        commits = Commits(store, slots=slots, hold_s=hold_s)
+        commits = Commits(store, slots=slots, hold_s=hold_s, linger_s=linger_s)
         commits.start()
         try:
             yield commits
@@ -87,7 +90,7 @@ def test_what_comes_in_each_round_of_the_loop_is_committed_together(tmp_path: Pa
     asyncio.run(drive())
 
 
-def test_half_of_the_slots_is_not_held_back_for_the_other_half(tmp_path: Path) -> None:
+def test_nothing_is_waited_for_once_each_slot_has_its_entry(tmp_path: Path) -> None:
     async def drive() -> None:
         async with committing(tmp_path, slots=8) as commits:
             row = 0
@@ -95,7 +98,62 @@ def test_half_of_the_slots_is_not_held_back_for_the_other_half(tmp_path: Path) -
                 commits.ledger.put(entry(row))
                 row += 1
                 await asyncio.sleep(0)
-        assert len(commits.rows[0]) >= 4
+        assert len(commits.rows[0]) >= 8
+
+    asyncio.run(drive())
+
+
+async def _put(commits: Commits, rows: range) -> None:
+    """Put entries together, then leave the loop quiet for a while."""
+    for row in rows:
+        commits.ledger.put(entry(row))
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+def test_after_many_of_the_slots_the_others_are_waited_for(tmp_path: Path) -> None:
+    async def drive() -> None:
+        async with committing(tmp_path, slots=8) as commits:
+            await _put(commits, range(5))
+            await commits.until(lambda: commits.rows == [[0, 1, 2, 3, 4]])
+            await _put(commits, range(5, 12))
+            assert len(commits.rows) == 1
+            commits.ledger.put(entry(12))
+            await commits.until(lambda: commits.rows[1:] == [list(range(5, 13))])
+
+    asyncio.run(drive())
+
+
+def test_the_others_are_not_waited_for_after_few_of_them_nor_for_long(tmp_path: Path) -> None:
+    async def drive(after: int, linger_s: float) -> None:
+        path = tmp_path / str(after)
+        path.mkdir()
+        async with committing(path, slots=8, linger_s=linger_s) as commits:
+            await _put(commits, range(after))
+            await commits.until(lambda: commits.rows == [list(range(after))])
+            commits.ledger.put(entry(after))
+            await commits.until(lambda: commits.rows[1:] == [[after]])
+
+    asyncio.run(drive(4, FOR_EVER_S))
+    asyncio.run(drive(8, 0.0))
+
+
+def test_a_wait_that_brought_nothing_is_not_made_again_for_a_while(tmp_path: Path) -> None:
+    """One slot whose reply is slow must not make all others wait each time."""
+
+    async def drive() -> None:
+        async with committing(tmp_path, slots=8, linger_s=0.0) as commits:
+            await _put(commits, range(7))
+            await commits.until(lambda: len(commits.rows) == 1)
+            await _put(commits, range(7, 14))
+            await commits.until(lambda: len(commits.rows) == 2)
+            commits.ledger._linger_s = FOR_EVER_S
+            for number in range(2, 2 + SKIPS):
+                first = 7 * number
+                await _put(commits, range(first, first + 7))
+                await commits.until(lambda number=number: len(commits.rows) == number + 1)
+            await _put(commits, range(200, 207))
+            assert len(commits.rows) == 2 + SKIPS
 
     asyncio.run(drive())
 
