@@ -3,6 +3,8 @@
 A part belongs to exactly one ledger. When a worker process takes a part up, what the main ledger holds of its rows is
 copied into the worker's; when the process has ended, however it did, the main ledger adopts all that the worker's holds
 in one transaction, which also notes the id of the adopted ledger: whoever finds the file again just removes it.
+
+No rows are grouped where they are lent from or adopted: a ledger that was opened has none, until a run commits to it.
 """
 
 from __future__ import annotations

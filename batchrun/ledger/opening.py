@@ -13,7 +13,7 @@ from batchrun.ledger.store import Store, unwritable
 
 
 def open_store(path: Path) -> Store:
-    """Open or make the ledger at `path`; its folder must be there.
+    """Open or make the ledger at `path`, with every outcome in a row of its own; its folder must be there.
 
     Raises OutputError when the file can't be written or is damaged, JobError when a newer batchrun made it.
     """
@@ -39,7 +39,10 @@ def open_store(path: Path) -> Store:
             connection.executescript(f"BEGIN IMMEDIATE; {UPGRADES[version]} COMMIT;")
     except sqlite3.Error as error:
         raise unwritable(path, error) from None
-    return Store(path, connection)
+    store = Store(path, connection)
+    with store.changing():
+        store.ungroup()
+    return store
 
 
 def reading(path: Path) -> contextlib.AbstractContextManager[Store]:

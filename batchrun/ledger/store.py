@@ -14,9 +14,10 @@ import msgspec
 
 from batchrun.errors import OutputError
 from batchrun.events import TOTAL_NAMES, Totals
+from batchrun.ledger.groups import grouped, in_order
 from batchrun.ledger.records import Entry, PartRecord, SettledRow, SpentMinute, Tallies
 from batchrun.model.attempt import PASSING_ERRORS, Tries
-from batchrun.model.outcome import Outcome, is_unpriced, pack, unpack
+from batchrun.model.outcome import Outcome, is_unpriced, pack, unpack_all
 
 ASSEMBLED = "assembled"
 """The name under which the digest of the single output file is noted; any new part makes it void."""
@@ -31,6 +32,12 @@ _ADD_SPENT = (
     "INSERT INTO spent VALUES (?, ?, ?) ON CONFLICT (minute) DO UPDATE "
     "SET requests = requests + excluded.requests, tokens = tokens + excluded.tokens"
 )
+_BY_ROW = """
+SELECT first, packed, 1 FROM grouped WHERE first < ?2 AND last >= ?1
+UNION ALL SELECT row, packed, 0 FROM outcome WHERE row >= ?1 AND row < ?2 ORDER BY 1
+"""
+_GROUPS_ACROSS = "SELECT first FROM grouped WHERE first < ?2 AND last >= ?1 AND NOT (first >= ?1 AND last < ?2)"
+_EVERY_ROW = range(2**63 - 1)
 _FOR_GOOD = frozenset(["held_nanousd", "uncosted"])
 """Totals that an untouched output keeps when it is begun anew: what was in flight when it was killed may be billed."""
 SENDING = "sending"
@@ -90,12 +97,14 @@ class Store:
         """Add entries in one transaction, and take back what they revert; return what they add to the totals."""
         totals = Totals.sum_of([entry.totals for entry in entries])
         dearest_nanousd = max((entry.totals.cost_nanousd for entry in entries), default=0) if totals.cost_nanousd else 0
-        outcomes = [(entry.outcome.row, pack(entry.outcome)) for entry in entries if entry.outcome is not None]
+        group, outcomes = grouped([entry.outcome for entry in entries if entry.outcome is not None])
         tries = [(entry.row, entry.tries) for entry in entries if entry.tries is not None]
         reverted = [row for entry in entries if entry.reverts for row in entry.reverts]
         with self.changing():
+            if group is not None:
+                self._connection.execute("INSERT INTO grouped VALUES (?, ?, ?)", group)
             if outcomes:
-                self._connection.executemany("INSERT INTO outcome VALUES (?, ?)", outcomes)
+                self._put_outcomes(outcomes)
             if tries:
                 self._put_tries(tries)
             if reverted:
@@ -104,6 +113,20 @@ class Store:
             tokens = totals.prompt_tokens + totals.completion_tokens
             self._connection.execute(_ADD_SPENT, (int(time.time() // 60), totals.requests_sent, tokens))
         return totals
+
+    def _put_outcomes(self, outcomes: Iterable[Outcome]) -> None:
+        packed = [(outcome.row, pack(outcome)) for outcome in outcomes]
+        self._connection.executemany("INSERT INTO outcome VALUES (?, ?)", packed)
+
+    def ungroup(self) -> None:
+        """Keep each outcome in a row of its own, which can be taken out alone."""
+        self._ungroup("SELECT first FROM grouped")
+
+    def _ungroup(self, query: str, values: Sequence[object] = ()) -> None:
+        for (first,) in list(self._rows(query, values)):
+            ((packed,),) = self._rows("SELECT packed FROM grouped WHERE first = ?", (first,))
+            self._put_outcomes(unpack_all(packed))
+            self._connection.execute("DELETE FROM grouped WHERE first = ?", (first,))
 
     def add_totals(self, totals: Totals, *, dearest_nanousd: int) -> None:
         """Add what another ledger counted."""
@@ -171,7 +194,7 @@ class Store:
         totals = self.totals()
         if totals.cost_nanousd or totals.maybe_billed:
             return False
-        tables = ("outcome", "part", "replacing", "reopened")
+        tables = ("outcome", "grouped", "part", "replacing", "reopened")
         return not any(True for table in tables for _ in self._rows(f"SELECT 1 FROM {table} LIMIT 1"))  # noqa: S608
 
     def tallies(self) -> Tallies:
@@ -218,6 +241,8 @@ class Store:
         text = msgspec.json.encode(record).decode()
         self._connection.execute("INSERT OR REPLACE INTO part VALUES (?, ?)", (record.part, text))
         self._connection.execute("DELETE FROM replacing WHERE part = ?", (record.part,))
+        self._ungroup(_GROUPS_ACROSS, (rows.start, rows.stop))
+        self._connection.execute("DELETE FROM grouped WHERE first >= ? AND last < ?", (rows.start, rows.stop))
         self._connection.execute("DELETE FROM outcome WHERE row >= ? AND row < ?", (rows.start, rows.stop))
         self._connection.execute("DELETE FROM reopened WHERE row >= ? AND row < ?", (rows.start, rows.stop))
         self._connection.execute("DELETE FROM tries WHERE row >= ? AND row < ?", (rows.start, rows.stop))
@@ -251,12 +276,14 @@ class Store:
 
     def _open_outcomes(self) -> Iterator[Outcome]:
         """Yield all outcomes that are here: those of parts which are not written yet."""
-        return (unpack(packed) for _, packed in self.rows_of("outcome"))
+        return self.outcomes(_EVERY_ROW)
 
     def _forget(self, outcomes: Iterable[Outcome]) -> int:
         """Make rows pending again, with the tries that their outcomes tell of; return how many."""
         tries = [(outcome.row, outcome.account.tries()) for outcome in outcomes]
         self._take_along(tries)
+        if tries:
+            self.ungroup()
         self._connection.executemany("DELETE FROM outcome WHERE row = ?", [(row,) for row, _ in tries])
         return len(tries)
 
@@ -270,7 +297,7 @@ class Store:
 
     def count_settled(self, rows: range) -> int:
         """Return how many of `rows` have an outcome here."""
-        return self.count("outcome", rows)
+        return len(self.settled(rows))
 
     def count_reopened(self, rows: range) -> int:
         """Return how many of `rows` were reopened."""
@@ -288,8 +315,10 @@ class Store:
 
     def settled(self, rows: range) -> set[int]:
         """Return those of `rows` that have an outcome here."""
+        query = "SELECT packed FROM grouped WHERE first < ? AND last >= ?"
+        groups = [unpack_all(packed) for (packed,) in self._rows(query, (rows.stop, rows.start))]
         found = self._rows("SELECT row FROM outcome WHERE row >= ? AND row < ?", (rows.start, rows.stop))
-        return {row for (row,) in found}
+        return {row for (row,) in found} | {one.row for group in groups for one in group if one.row in rows}
 
     def tries(self, rows: range) -> dict[int, Tries]:
         """Return what earlier attempts of `rows` came to, budgets afresh: money and ambiguity are not forgotten."""
@@ -298,12 +327,7 @@ class Store:
 
     def outcomes(self, rows: range) -> Iterator[Outcome]:
         """Yield the outcomes of `rows` that are here, in row order."""
-        query = "SELECT packed FROM outcome WHERE row >= ? AND row < ? ORDER BY row"
-        try:
-            for (packed,) in self._connection.execute(query, (rows.start, rows.stop)):
-                yield unpack(packed)
-        except sqlite3.Error as error:
-            raise unwritable(self.path, error) from None
+        return in_order(self._rows(_BY_ROW, (rows.start, rows.stop)), rows)
 
 
 def _tries(packed: bytes) -> Tries:

@@ -248,6 +248,7 @@ def test_r13_a_ledger_of_the_version_before_is_taken_over(tmp_path: Path) -> Non
         for name in ("held_nanousd", "uncosted", "dearest_nanousd"):
             ledger.execute(f"ALTER TABLE totals DROP COLUMN {name}")
         ledger.execute("DROP TABLE spent")
+        ledger.execute("DROP TABLE grouped")
         ledger.execute("PRAGMA user_version = 1")
         ledger.commit()
         ledger.close()

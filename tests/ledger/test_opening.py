@@ -18,6 +18,8 @@ UNPRICED = Completion(row=4, reply=Reply(status="truncated", text="t"), account=
 PASSING = Failure(row=5, error_class="server", message="m", account=Account(attempts=2, cost_nanousd=9))
 LASTING = Failure(row=6, error_class="rejected", message="m", account=Account(attempts=1))
 OUTCOMES = [OK, UNPRICED, PASSING, LASTING]
+THREE = 3
+"""The version that kept each outcome in a row of its own, packed."""
 
 
 def made_by(version: int, path: Path) -> None:
@@ -25,15 +27,19 @@ def made_by(version: int, path: Path) -> None:
     with closing(open_store(path)) as store, store.changing():
         store.note(run_id="r")
     with closing(sqlite3.connect(path)) as ledger:
-        ledger.execute("DROP TABLE outcome")
-        ledger.execute(
-            "CREATE TABLE outcome (row INTEGER PRIMARY KEY, status TEXT NOT NULL, error_class TEXT, "
-            "unpriced INTEGER NOT NULL, packed BLOB NOT NULL)"
-        )
-        ledger.executemany(
-            "INSERT INTO outcome VALUES (?, ?, ?, ?, ?)",
-            [(one.row, one.status, one.error_class, one is UNPRICED, pack(one)) for one in OUTCOMES],
-        )
+        ledger.execute("DROP TABLE grouped")
+        if version == THREE:
+            ledger.executemany("INSERT INTO outcome VALUES (?, ?)", [(one.row, pack(one)) for one in OUTCOMES])
+        else:
+            ledger.execute("DROP TABLE outcome")
+            ledger.execute(
+                "CREATE TABLE outcome (row INTEGER PRIMARY KEY, status TEXT NOT NULL, error_class TEXT, "
+                "unpriced INTEGER NOT NULL, packed BLOB NOT NULL)"
+            )
+            ledger.executemany(
+                "INSERT INTO outcome VALUES (?, ?, ?, ?, ?)",
+                [(one.row, one.status, one.error_class, one is UNPRICED, pack(one)) for one in OUTCOMES],
+            )
         ledger.execute("INSERT INTO reopened VALUES (5, 'failed', 'timeout', 0)")
         if version == 1:
             for name in ("held_nanousd", "uncosted", "dearest_nanousd"):
@@ -43,7 +49,7 @@ def made_by(version: int, path: Path) -> None:
         ledger.commit()
 
 
-@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("version", [1, 2, 3])
 def test_what_an_older_version_settled_is_settled(tmp_path: Path, version: int) -> None:
     path = tmp_path / "ledger.sqlite"
     made_by(version, path)
