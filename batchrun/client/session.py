@@ -20,7 +20,7 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from batchrun.client.arriving import ExchangeError, at_once
-from batchrun.client.connecting import connect_bounds, cut, ended_early, lowered, unsent
+from batchrun.client.connecting import HeaderNames, connect_bounds, cut, ended_early, lowered, unsent
 from batchrun.client.flights import Flights, Interrupting
 from batchrun.client.receiving import Receiving
 from batchrun.model.attempt import Exchange
@@ -57,6 +57,7 @@ class SessionTransport:
         self._url = url
         self._timeout_s = timeout_s
         self._flights = Flights(timeout_s=timeout_s)
+        self._names = HeaderNames()
 
     async def exchange(self, body: bytes) -> Exchange:
         """POST `body` and return the whole reply; raises ExchangeError when there is none."""
@@ -67,7 +68,7 @@ class SessionTransport:
         try:
             with Interrupting(self._flights) as flight:
                 response = await self._session.post(self._url, data=sending, allow_redirects=False)
-                status, headers, payload = response.status, lowered(response.headers), response.content
+                status, headers, payload = response.status, self._names.lowered(response.headers), response.content
                 # closed: all of it is there, and its connection given back
                 if response.closed and (whole := at_once(status, headers, _unread(payload))) is not None:
                     return whole
