@@ -9,7 +9,8 @@ from pathlib import Path
 
 from batchrun.errors import JobError
 from batchrun.ledger.schema import APPLICATION_ID, SCHEMA, SCHEMA_VERSION, UPGRADES
-from batchrun.ledger.store import Store, unwritable
+from batchrun.ledger.store import Store
+from batchrun.ledger.tables import unwritable
 
 
 def open_store(path: Path) -> Store:
