@@ -90,7 +90,8 @@ SCENARIOS = {
     "zero-256": Scenario("No latency, 256 slots", 20_000, 256, all_ways),
     "latency": Scenario("1 s lognormal latency, 1,000 slots", 20_000, 1000, both, server=LATENCY),
     "faults": Scenario("5 % faults: 500, cut connections, 429 with Retry-After", 10_000, 64, both, server=FAULTS),
-    "processes": Scenario("Short rows, one process and two", 40_000, 64, one_and_two, in_parts=True),
+    "processes": Scenario("Short rows, one process and two, 64 slots", 40_000, 64, one_and_two, in_parts=True),
+    "processes-256": Scenario("Short rows, one process and two, 256 slots", 100_000, 256, one_and_two, in_parts=True),
     "template": Scenario(
         "Prompts of 20 kB made by a template", 10_000, 64, one_and_two, chars=90, template=TEMPLATE, in_parts=True
     ),
