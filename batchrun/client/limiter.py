@@ -261,7 +261,7 @@ class Gate:
 
     def succeeded(self) -> None:
         """Take note of a reply: slots that are all used may grow."""
-        if self._slots.grow and self._slots.succeeded(all_used=self._in_flight >= self._slots.now):
+        if self._slots.grows and self._slots.succeeded(all_used=self._in_flight >= self._slots.now):
             self._admit()
 
     def refused(self, still_in_flight: int) -> None:

@@ -1,8 +1,9 @@
 """All limits of a lane as one: an attempt takes what it needs of each, or nothing of any (DESIGN.md, section 4).
 
-Where limits are wide, the one that asks all of them finds more than it needs paid and free. That is the lot: who comes
-in the same moment, a grain of the windows, takes of it and asks nobody. What was taken of it is told to the limits as
-one amount before any of them is asked or told anything else, so that they let in what they would without a lot.
+Where limits a minute are wide, the one that asks all of them finds more than it needs paid and free. That is the lot:
+who comes in the same moment, a grain of the windows, takes of it and asks nobody. What was taken of it is told to the
+limits as one amount before any of them is asked or told anything else, so that they let in what they would without a
+lot. Limits a day are shared by all lanes, so where there is one there is no lot.
 """
 
 from __future__ import annotations
@@ -53,14 +54,16 @@ class Limits:
         self._lot_until = -math.inf
         self._lot_tokens = self._lot_requests = 0.0
         self._taken_tokens = self._taken_requests = 0.0
-        """Of the lot."""
 
     def used(self, now: float) -> dict[Bound, float]:
         """Return the share of each limit that is used."""
-        return {bound: round(limit.used(now), 4) for bound, limit, _ in self._settled()}
+        return {bound: round(limit.used(now), 4) for bound, limit, _ in self._told()}
 
     def correct(self, tokens: float, sent_at: float) -> None:
-        """Take note that an attempt sent at `sent_at` used `tokens` more than it took, or less where negative."""
+        """Take note that an attempt sent at `sent_at` used `tokens` more than it took, or less where negative.
+
+        What it used more is no part of the lot any longer.
+        """
         if tokens > 0:
             self._lot_tokens -= tokens
             if self._taken_tokens > self._lot_tokens:
@@ -70,15 +73,15 @@ class Limits:
 
     def resize(self, limits: Mapping[Bound, float], now: float) -> dict[Bound, list[Sent]]:
         """Hold to these limits from now on; return the past that goes with what is given up of each."""
-        return {bound: limit.resize(limits[bound], now) for bound, limit, _ in self._settled() if bound in limits}
+        return {bound: limit.resize(limits[bound], now) for bound, limit, _ in self._told() if bound in limits}
 
     def past(self) -> dict[Bound, list[Sent]]:
         """Return what was let in of late under each limit."""
-        return {bound: limit.past() for bound, limit, _ in self._settled()}
+        return {bound: limit.past() for bound, limit, _ in self._told()}
 
     def take_on(self, sent: Mapping[Bound, Iterable[Sent]]) -> None:
         """Count what was let in elsewhere under these limits as if it had been here."""
-        for bound, limit, _ in self._settled():
+        for bound, limit, _ in self._told():
             limit.take_on(sent.get(bound, ()))
 
     def take_now(self, tokens: float, now: float) -> bool:
@@ -91,7 +94,7 @@ class Limits:
 
     def _take_anew(self, tokens: float, now: float) -> bool:
         """Ask all limits, and begin a lot of what they have beyond what was asked for."""
-        limits = self._settled()
+        limits = self._told()
         for _, limit, counts_tokens in limits:
             if not limit.has_room(tokens if counts_tokens else 1.0, now):
                 return False
@@ -119,7 +122,7 @@ class Limits:
         self._taken_tokens = self._taken_requests = 0.0
         self._lot_until = -math.inf
 
-    def _settled(self) -> list[tuple[Bound, Limit, bool]]:
+    def _told(self) -> list[tuple[Bound, Limit, bool]]:
         """Return all limits, once they were told what was taken of the lot."""
         self._end_lot()
         return self._limits
@@ -132,7 +135,7 @@ class Limits:
         paid: list[tuple[Limit, float]] = []
         try:
             async with asyncio.timeout(None) as self._acquiring:
-                for bound, limit, counts_tokens in self._settled():
+                for bound, limit, counts_tokens in self._told():
                     waiting(bound)
                     amount = tokens if counts_tokens else 1.0
                     await limit.pay(amount)
@@ -150,7 +153,7 @@ class Limits:
     def fullest(self, tokens: float, now: float) -> tuple[Bound, float] | None:
         """Return for lack of what there is no room for an attempt, and for how long; None when there is room."""
         longest: tuple[Bound, float] | None = None
-        for bound, limit, counts_tokens in self._settled():
+        for bound, limit, counts_tokens in self._told():
             wait_s = limit.wait_s(tokens if counts_tokens else 1.0, now)
             if wait_s > (longest[1] if longest else 0.0):
                 longest = bound, wait_s
@@ -158,17 +161,17 @@ class Limits:
 
     def let_in(self, tokens: float, now: float) -> None:
         """Take note that what was paid is sent now."""
-        for _, limit, counts_tokens in self._settled():
+        for _, limit, counts_tokens in self._told():
             limit.let_in(tokens if counts_tokens else 1.0, now)
 
     def give_back(self, tokens: float) -> None:
         """Take note that what was paid is not sent: it is credit for the next."""
-        for _, limit, counts_tokens in self._settled():
+        for _, limit, counts_tokens in self._told():
             limit.give_back(tokens if counts_tokens else 1.0)
 
     def take_back(self, tokens: float, now: float) -> None:
         """Take note that what was let in a moment ago is not sent after all."""
-        for _, limit, counts_tokens in self._settled():
+        for _, limit, counts_tokens in self._told():
             amount = tokens if counts_tokens else 1.0
             limit.give_back(amount)
             limit.let_in(-amount, now)

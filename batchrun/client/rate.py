@@ -101,8 +101,8 @@ class Quota:
         self._window.add(amount, now)
 
     def free(self, now: float) -> tuple[float, float]:
-        """Return what the last day has room for, and until when it counts for the same grain as now."""
-        return self._window.free(now)
+        """Return that nothing is anybody's for a while: all lanes share what a day has left."""
+        return 0.0, now
 
     async def pay(self, amount: float) -> None:
         """Do nothing: a quota is paced by nothing but its window."""

@@ -26,7 +26,7 @@ class Slots:
         self._adaptive = adaptive
         self._clock = clock
         self._doubling = adaptive
-        self.grow = False
+        self.grows = False
         """Whether replies add slots: once something was refused."""
         self._doubled_at = clock()
         self._successes = 0
@@ -60,13 +60,13 @@ class Slots:
         """Take note of a refusal without a hint, that came while so many other attempts were in flight."""
         if not self._adaptive:
             return
-        self._doubling, self.grow = False, True
+        self._doubling, self.grows = False, True
         self._successes, self._quiet = 0, 0.0
         self.now = max(1, min(self.now, int(CUT * still_in_flight)))
 
     def succeeded(self, *, all_used: bool) -> bool:
         """Take note of a reply; `all_used` says that every slot was taken while it came. Say whether there are more."""
-        if not self.grow or not all_used:
+        if not self.grows or not all_used:
             return False
         self._successes += 1
         self._quiet += 1 / self.now

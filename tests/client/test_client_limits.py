@@ -162,6 +162,19 @@ def test_what_was_taken_of_a_lot_is_not_forgotten_for_a_correction_that_counts_l
     run_virtually(main())
 
 
+def test_lanes_that_share_the_limits_a_day_let_in_no_more_together() -> None:
+    async def drive() -> None:
+        quotas = Quotas(requests=Quota(100), tokens=Quota(700))
+        lanes = [Limits(requests_per_minute=WIDE, tokens_per_minute=WIDE, quotas=quotas) for _ in range(3)]
+        asked = [lane.take_now(5.0, 0.0) for _ in range(100) for lane in lanes]
+        assert sum(asked) == 100
+        lanes[0].correct(200.0, 0.0)
+        assert quotas.tokens is not None
+        assert quotas.tokens.used(0.0) == 1.0
+
+    asyncio.run(drive())
+
+
 def test_without_limits_everything_is_let_in() -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
