@@ -11,9 +11,8 @@ from batchrun.job.lanes import most_in_flight
 def begin_sending(run: OpenRun, watcher: Watcher, *, most: int | None = None) -> None:
     """Note in the ledger how many attempts may be in flight from now on, so that a kill can't make them unseen.
 
-    They are `most`, default: all that the job allows.
-
-    Those that an earlier run may have had in flight when it was killed count as billed, each as dear as the dearest.
+    They are `most`, default: all that the job allows, but no more than rows are left. Those that an earlier run may
+    have had in flight when it was killed count as billed, each as dear as the dearest.
     """
     pending = sum(part.pending for part in run.open_parts)
     with run.store.changing():

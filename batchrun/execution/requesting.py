@@ -6,7 +6,8 @@ large template holds up no exchange.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Mapping
+import time
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 
 from batchrun.budget import MostTokens, most_tokens, with_messages
 from batchrun.errors import RecordError
@@ -18,16 +19,29 @@ from batchrun.worker import OpenRow
 
 SLICE_BYTES = 1 << 20
 """Bodies that are made before the rows which have them are handed on: a short row may become a long request."""
+SLICE_S = 0.05
+"""How long they may be made before that: a template may take long, the slots wait, and so does who stops the run."""
 _NEVER_TRIED = Tries()
 
 
 class Requests:
     """Makes the requests of one run; used by one thread at a time."""
 
-    def __init__(self, prompter: Prompting, envelope: Envelope, *, bounded: Mapping[str, object] | None = None) -> None:
-        """Make them by `prompter` and `envelope`; under a budget `bounded` are the job's body fields."""
+    def __init__(
+        self,
+        prompter: Prompting,
+        envelope: Envelope,
+        *,
+        bounded: Mapping[str, object] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Make them by `prompter` and `envelope`; under a budget `bounded` are the job's body fields.
+
+        `clock` is monotonic, in seconds.
+        """
         self._prompter = prompter
         self._envelope = envelope
+        self._clock = clock
         self._bounded = bounded
         self._most = None if bounded is None else most_tokens(bounded)
 
@@ -40,6 +54,7 @@ class Requests:
         """
         rows: list[OpenRow] = []
         size = read = 0
+        until = self._clock() + SLICE_S
         for record in records:
             read += 1
             if record.row in skipped:
@@ -48,9 +63,10 @@ class Requests:
             rows.append(row)
             if row.request is not None:
                 size += len(row.request.body)
-            if size >= SLICE_BYTES:
+            if size >= SLICE_BYTES or self._clock() >= until:
                 yield rows, read
                 rows, size, read = [], 0, 0
+                until = self._clock() + SLICE_S
         if read:
             yield rows, read
 

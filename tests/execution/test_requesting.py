@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 
 from batchrun.budget import MostTokens
-from batchrun.execution.requesting import SLICE_BYTES, Requests
+from batchrun.execution.requesting import SLICE_BYTES, SLICE_S, Requests
 from batchrun.model.attempt import Tries
 from batchrun.model.record import Record
 from batchrun.model.request import Envelope
@@ -73,3 +73,17 @@ def test_long_requests_are_handed_on_before_many_of_them_lie_in_memory() -> None
     """Whatever a template makes of short rows, about SLICE_BYTES of bodies are made at a time."""
     slices = requests("{{ text }}" + "x" * (SLICE_BYTES // 4)).slices(records(10), (), {})
     assert [(len(rows), read) for rows, read in slices] == [(4, 4), (4, 4), (2, 2)]
+
+
+def test_rows_are_handed_on_when_their_requests_take_long_to_make() -> None:
+    """A slot waits for no more than what was begun, and so does a signal."""
+    now = 0.0
+
+    def clock() -> float:
+        nonlocal now
+        now += 0.4 * SLICE_S  # one look before each slice, one after each row
+        return now
+
+    prompter = Prompter(PromptSettings(user="{{ text }}"), ("text",))
+    slices = Requests(prompter, Envelope(identity="x", fields=FIELDS), clock=clock).slices(records(10), (), {})
+    assert [(len(rows), read) for rows, read in slices] == [(3, 3), (3, 3), (3, 3), (1, 1)]
