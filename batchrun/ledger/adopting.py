@@ -56,6 +56,8 @@ def lend(main: Path, ledger: Path, rows: range) -> None:
     Both may be in use. Raises OutputError when it can't be done.
     """
     with reading(main) as lender, writing(ledger) as borrower:
+        if lender.has_groups():
+            raise ValueError(f"{main}: somebody commits to it, so it can't lend rows")
         if any(lender.count(table, rows) for table in _LENT):
             with borrower.changing():
                 for table in _LENT:
@@ -84,6 +86,7 @@ def adopt(store: Store, path: Path) -> Adopted:
 
 
 def _merge(store: Store, theirs: Store) -> None:
+    store.ungroup()  # theirs were when it was opened
     size = int(theirs.noted("rows_per_part") or 0)
     for record in theirs.parts():
         store.confirm_part(record, range(record.part * size, record.part * size + record.rows))

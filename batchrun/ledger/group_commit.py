@@ -1,6 +1,7 @@
 """Group commit: one writer thread takes all entries that wait, commits them together, tells the loop, takes the next.
 
-Under load a commit carries dozens of rows, when idle it is immediate (DESIGN.md, section 3).
+Under load a commit carries dozens of rows, when idle it is immediate (DESIGN.md, section 3), but for a moment after a
+large one, see below.
 
     loop ── put(entry) ──► held ──► writer thread: BEGIN … COMMIT ──► on_commit(entries, totals), on the loop
 
@@ -98,7 +99,7 @@ class Ledger:
             self._wake()
         elif self._quiet_rounds < _QUIET_ROUNDS:
             self._loop.call_soon(self._wake_if_due)
-        elif self._patience.has_some(self._all):
+        elif self._patience.spare(self._all):
             self._before_lingering = self._put
             self._lingering = self._loop.call_later(self._linger_s, self._wake)
         else:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-WORTH = 8
-"""A wait is worth it when it brings an eighth of the slots."""
-SKIPS = 15
-"""How many waits are left out after one that was not: a slot that stays out costs the others a wait in sixteen."""
+WORTH = 16
+"""A wait is worth it when it brings a sixteenth of the slots."""
+SKIPS = 7
+"""How many waits are left out after one that was not: a slot that stays out costs the others one wait in eight."""
 
 
 class Patience:
@@ -20,8 +20,8 @@ class Patience:
         """Take note of a commit."""
         self._in_last = entries
 
-    def has_some(self, slots: int) -> bool:
-        """Say whether to wait: the last commit carried more than half of the slots, and waiting was worth it."""
+    def spare(self, slots: int) -> bool:
+        """Say whether to wait now: after a commit for more than half of the slots, if that was worth it before."""
         if 2 * self._in_last <= slots:
             return False
         if self._skips:

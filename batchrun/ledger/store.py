@@ -65,6 +65,10 @@ class Store(Tables):
         packed = [(outcome.row, pack(outcome)) for outcome in outcomes]
         self._connection.executemany("INSERT INTO outcome VALUES (?, ?)", packed)
 
+    def has_groups(self) -> bool:
+        """Say whether some outcomes are kept several in a row."""
+        return any(True for _ in self._rows("SELECT 1 FROM grouped LIMIT 1"))
+
     def ungroup(self) -> None:
         """Keep each outcome in a row of its own, which can be taken out alone."""
         self._ungroup("SELECT first FROM grouped")
@@ -72,7 +76,9 @@ class Store(Tables):
     def _ungroup(self, query: str, values: Sequence[object] = ()) -> None:
         for (first,) in list(self._rows(query, values)):
             ((packed,),) = self._rows("SELECT packed FROM grouped WHERE first = ?", (first,))
-            self._put_outcomes(unpack_all(packed))
+            outcomes = [(outcome.row, pack(outcome)) for outcome in unpack_all(packed)]
+            # A row never comes twice; if it did, the ledger would still have to be opened.
+            self._connection.executemany("INSERT OR IGNORE INTO outcome VALUES (?, ?)", outcomes)
             self._connection.execute("DELETE FROM grouped WHERE first = ?", (first,))
 
     def add_totals(self, totals: Totals, *, dearest_nanousd: int) -> None:
@@ -237,7 +243,7 @@ class Store(Tables):
     def settled(self, rows: range) -> set[int]:
         """Return those of `rows` that have an outcome here."""
         query = "SELECT packed FROM grouped WHERE first < ? AND last >= ?"
-        groups = [unpack_all(packed) for (packed,) in self._rows(query, (rows.stop, rows.start))]
+        groups = (unpack_all(packed) for (packed,) in self._rows(query, (rows.stop, rows.start)))
         found = self._rows("SELECT row FROM outcome WHERE row >= ? AND row < ?", (rows.start, rows.stop))
         return {row for (row,) in found} | {one.row for group in groups for one in group if one.row in rows}
 

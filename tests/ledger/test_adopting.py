@@ -76,6 +76,25 @@ def test_outcomes_tries_totals_and_minutes_come_over_and_the_file_goes(main: Sto
     assert not list(tmp_path.glob("ledger-1*"))
 
 
+def test_rows_that_are_kept_together_come_over_on_either_side(main: Store, tmp_path: Path) -> None:
+    """As a worker leaves them that was killed; its sealed part ends inside of a group."""
+    main.commit([entry(row, "main's") for row in range(20, 35)])
+    with contextlib.closing(worker(tmp_path)) as theirs:
+        theirs.commit([entry(row) for row in (*range(5, 20), *range(30, 35))])
+        with theirs.changing():
+            theirs.confirm_part(record(1, SIZE), range(10, 20))
+    adopt(main, tmp_path / "ledger-1.sqlite")
+    assert main.settled(range(50)) == {*range(5, 10), *range(20, 35)}
+    assert [text_of(main, row) for row in (5, 20, 29, 30, 34)] == ["yes", "main's", "main's", "yes", "yes"]
+    assert [one.part for one in main.parts()] == [1]
+
+
+def test_a_ledger_that_somebody_commits_to_lends_nothing(main: Store, tmp_path: Path) -> None:
+    main.commit([entry(row) for row in range(SIZE)])
+    with contextlib.closing(worker(tmp_path)) as theirs, pytest.raises(ValueError, match="can't lend"):
+        lend(main.path, theirs.path, range(SIZE))
+
+
 def test_a_part_that_the_worker_sealed_takes_its_rows_out_of_the_main_ledger(main: Store, tmp_path: Path) -> None:
     with main.changing():
         main.confirm_part(record(1, 8), range(10, 18))

@@ -149,6 +149,15 @@ def test_a_ledger_that_is_opened_holds_each_row_by_itself(store: Store, path: Pa
         assert list(again.outcomes(ALL)) == [outcome(row) for row in range(40)]
 
 
+def test_a_row_that_is_settled_twice_does_not_lock_the_ledger(store: Store, path: Path) -> None:
+    """Nothing settles a row twice; a fault that did must not take the paid rows beside it."""
+    commit(store, range(20))
+    commit(store, range(5, 25))
+    store.close()
+    with contextlib.closing(open_store(path)) as again:
+        assert list(again.outcomes(ALL)) == [outcome(row) for row in range(25)]
+
+
 def test_a_commit_that_comes_twice_is_refused_whole(store: Store) -> None:
     commit(store, range(20))
     with pytest.raises(Exception, match="UNIQUE"):
