@@ -14,7 +14,7 @@ from collections.abc import Callable
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.helpers import TimerNoop
-from aiohttp.http import HttpProcessingError, RawResponseMessage
+from aiohttp.http import RawResponseMessage
 from aiohttp.http_parser import HttpParser
 
 from batchrun.client.arriving import at_once
@@ -84,7 +84,7 @@ class Hearing(ResponseHandler):
             return not self.should_close
         try:
             has_begun = parser.feed_eof() is not None
-        except HttpProcessingError:
+        except Exception:  # noqa: BLE001 - a reply is at hand, and must not be lost for what may come after it
             return False
         self._spare = parser
         return not has_begun

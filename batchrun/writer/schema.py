@@ -82,7 +82,7 @@ ADDED: tuple[_Added, ...] = (
 ENDPOINT: _Added = ("endpoint", pa.string())
 RAW: _Added = ("response_json", pa.string())
 _VALUES = tuple(name for name, _ in (*ADDED, ENDPOINT, RAW))
-"""The columns for which `values_of` has a value, in its order."""
+"""The columns for which `values_of` has a value, in its order; a test holds both to each other."""
 Values = tuple[object, ...]
 _NO_REPLY = Reply(status="empty", text=None)
 """Stands for the reply of a row that got none, in columns that are null then."""
