@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import signal
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NoReturn, TypeVar
 
 from batchrun.client.lane import Lane
@@ -20,6 +21,7 @@ from batchrun.client.outage import Weather
 from batchrun.errors import BatchrunError, innermost
 from batchrun.events import Progress, Totals, Unwatched
 from batchrun.execution.around import Around
+from batchrun.execution.aside import Aside
 from batchrun.execution.backlog import Backlog
 from batchrun.execution.before import slots_note
 from batchrun.execution.chunks import read_chunks
@@ -130,13 +132,16 @@ class Flow:
     async def _read(self) -> None:
         """Read the parts as they are handed out, spool what is carried, hand on what needs a request."""
         chunks = read_chunks(self._run, self._spool, self._company.parts())
+        aside = Aside("reading")
         try:
-            while not self._backlog.closed and (chunk := await asyncio.to_thread(next, chunks, None)):
+            while not self._backlog.closed and (chunk := await aside.call(partial(next, chunks, None))):
                 part, rows, count = chunk
                 await self._backlog.add(rows)
                 self._suspects.ready(self._parts.read(part, count))
         except BatchrunError as error:
             self.drain(Ending(status=error.status, reason=str(error)))
+        finally:
+            aside.close()
         self._backlog.all_read()
 
     async def _work(self) -> None:

@@ -30,7 +30,7 @@ CHARS = 200
 OTHER = "decide"
 STAGES: dict[str, tuple[str, ...]] = {
     "start": ("start", "startup", "import", "cli", "job", "engine.access", "execution.opening", "execution.examine"),
-    "read": ("reader", "execution.chunks", "execution.backlog", "model.record", "writer.spool"),
+    "read": ("reader", "execution.chunks", "execution.aside", "execution.backlog", "model.record", "writer.spool"),
     "render": ("prompt", "client.given"),
     "encode": ("model.request", "execution.requesting"),
     "admit": (

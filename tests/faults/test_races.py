@@ -100,6 +100,21 @@ def test_r19_under_timeout_and_without_a_terminal(tmp_path: Path) -> None:
         assert settled == served.stats()["replies"] < 500
 
 
+def test_r19_a_template_that_never_ends_does_not_keep_the_run(tmp_path: Path) -> None:
+    """It is left to its thread: the signal drains, the grace time ends, the summary is written, the process is gone."""
+    endless = "{% for i in range(90000) %}{% for j in range(90000) %}{% endfor %}{% endfor %}"
+    write_rows(tmp_path, prompts(3))
+    with endpoint() as served:
+        job = job_file(tmp_path, endpoint={"base_url": served.base_url}, prompt={"user": endless + "{{ prompt }}"})
+        run = start(job, "--grace", "1")
+        wait_for(lambda: any(tmp_path.glob("out/**/progress.json")), run)
+        run.terminate()
+        _, told = run.communicate(timeout=60)
+        assert run.returncode == 143, told
+        assert summary_of(tmp_path / "out")["exit_status"] == 143
+        assert served.stats()["requests"] == 0
+
+
 def test_r19_a_closed_terminal_drains_and_leaves_a_summary(tmp_path: Path) -> None:
     """The window is closed: the kernel sends SIGHUP and the terminal takes no more bytes; as with SIGTERM, exit 143."""
     write_rows(tmp_path, prompts(500))
