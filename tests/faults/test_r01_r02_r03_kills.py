@@ -121,14 +121,14 @@ def drill(folder: Path, *, kills: int, rows: int, seed: int, longest_s: float) -
 
 @pytest.mark.timeout(300)
 def test_r01_r02_r03_25_kills_at_random_moments(tmp_path: Path) -> None:
-    drill(tmp_path, kills=25, rows=2500, seed=25, longest_s=1.4)
+    drill(tmp_path, kills=25, rows=4000, seed=25, longest_s=1.4)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(3600)
 def test_r01_r02_r03_500_kills_at_random_moments(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     began = time.monotonic()
-    figures = drill(tmp_path, kills=500, rows=50_000, seed=500, longest_s=1.6)
+    figures = drill(tmp_path, kills=500, rows=80_000, seed=500, longest_s=1.6)
     with capsys.disabled():
         sys.stdout.write(f"\nkill drill: {figures}, {time.monotonic() - began:.0f} s\n")
 
