@@ -125,7 +125,9 @@ def test_what_trips_the_breaker_of_one_process_is_taken_back_by_all(tmp_path: Pa
         _, told = run.communicate(timeout=PATIENCE_S)
         assert run.returncode == 3, told
         assert "failed alike and stay pending" in told
-        assert 50 < refusing.stats()["requests"] <= 3 * 50 + 9
+        assert (
+            50 <= refusing.stats()["requests"] <= 3 * 50 + 9
+        )  # others may not have been back yet when the first trips
     assert summary_of(tmp_path / "out")["by_status"].keys() == {"ok"}
     with endpoint("latency_ms=3", port=port):
         assert batchrun("run", job, "--processes", "2").returncode == 0
