@@ -41,7 +41,7 @@ class Case(NamedTuple):
 class Contender(NamedTuple):
     """A way to send them. `words` prepares it and returns its command; `wrong` says what came out wrong.
 
-    `lacks` says why it can't be had here. `processes` share all cores with the server.
+    `lacks` says why it can't be had here. `processes` is how many it is.
     """
 
     name: str

@@ -1,8 +1,9 @@
 """Scenarios of sending: the same rows by each contender, in rounds, in another order each.
 
-In each round every contender sends all rows to a server of its own, which has a core; the client has another one, and
-several processes have all. CPU is that of the whole command and its children, start included. Ratios are to the first
-contender of the same round; the tables show medians. The output is checked row by row.
+In each round every contender sends all rows to a server of its own, which has a core; the client has another one. Where
+one process is compared with several, each has all cores, as whoever types the two commands has. CPU is that of the
+whole command and its children, start included. Ratios are to the first contender of the same round; the tables show
+medians. The output is checked row by row.
 """
 
 from __future__ import annotations
@@ -26,7 +27,10 @@ KINDS = ",".join(["500", "cut", "503", "cut"] * 10 + ["429"])
 """One hint in 41 faults: each pauses the lane, and the slots are filled slowly after it."""
 FAULTS = ("--faults", "0.05", "--fault-kinds", KINDS, "--retry-after-s", "1")
 REPEATS = 200
-PARTS = 16
+PARTS = 40
+"""Of the rows that several processes share: with few parts one of them works the last one alone."""
+SWAYING = 3
+"""How many times the rounds those get: what processes that share cores cost sways by a tenth from run to run."""
 TEMPLATE = "{% for n in range(" + str(REPEATS) + ") %}{{ n }}. {{ prompt | upper }}\n{% endfor %}"
 HEADS = ("who", "CPU s for 10,000", "ratio", "requests/s", "ratio", "wall s", "peak MB", "sum MB", "slots used",
          "ratio", "server's CPU s for 10,000", "rows right")  # fmt: skip
@@ -35,7 +39,7 @@ HEADS = ("who", "CPU s for 10,000", "ratio", "requests/s", "ratio", "wall s", "p
 class Scenario(NamedTuple):
     """Some rows, a server, and who sends them; ratios are to the first.
 
-    Where several processes are compared with one, the rows are `PARTS` parts, so that there is enough to hand out.
+    Where several processes are compared with one, the rows are `PARTS` parts and the rounds `SWAYING` times as many.
     """
 
     title: str
@@ -90,10 +94,10 @@ SCENARIOS = {
     "zero-256": Scenario("No latency, 256 slots", 20_000, 256, all_ways),
     "latency": Scenario("1 s lognormal latency, 1,000 slots", 20_000, 1000, both, server=LATENCY),
     "faults": Scenario("5 % faults: 500, cut connections, 429 with Retry-After", 10_000, 64, both, server=FAULTS),
-    "processes": Scenario("Short rows, one process and two, 64 slots", 40_000, 64, one_and_two, in_parts=True),
-    "processes-256": Scenario("Short rows, one process and two, 256 slots", 100_000, 256, one_and_two, in_parts=True),
+    "processes": Scenario("Short rows, one process and two, 64 slots", 100_000, 64, one_and_two, in_parts=True),
+    "processes-256": Scenario("Short rows, one process and two, 256 slots", 200_000, 256, one_and_two, in_parts=True),
     "template": Scenario(
-        "Prompts of 20 kB made by a template", 10_000, 64, one_and_two, chars=90, template=TEMPLATE, in_parts=True
+        "Prompts of 20 kB made by a template", 30_000, 64, one_and_two, chars=90, template=TEMPLATE, in_parts=True
     ),
 }
 
@@ -101,7 +105,7 @@ SCENARIOS = {
 def send(scenario: Scenario, who: Contender, folder: Path, source: Path, rows: Rows) -> Figures:
     """Have one contender send all rows once."""
     client, server = cores()
-    on = client if who.processes == 1 else frozenset(os.sched_getaffinity(0))
+    on = frozenset(os.sched_getaffinity(0)) if scenario.in_parts else client
     with serving(*scenario.server, core=min(server)) as served:
         part = -(-rows.count // PARTS) if scenario.in_parts else None
         case = Case(folder, source, rows, served.base_url, scenario.concurrency, scenario.template, part)
@@ -170,6 +174,7 @@ def line_of(name: str, some: Sequence[Figures], first: Sequence[Figures], *, has
 def told(scenario: Scenario, rounds: int, rows: int | None, folder: Path) -> tuple[str, bool]:
     """Measure a scenario, with so many rows or its own; return its title and table, and whether all rows were right."""
     count = rows or scenario.rows
+    rounds *= SWAYING if scenario.in_parts else 1
     found, left_out = measure(scenario, rounds, count, folder)
     first = next(iter(found.values()))
     has_latency = "--latency-ms" in scenario.server
