@@ -45,7 +45,8 @@ class Flight(msgspec.Struct, eq=False):
     def reschedule(self, when: float | None, /) -> None:
         """Give it up sooner, at `when`; only this needs a timer of its own."""
         if when is not None and when < self.until:
-            self.land()
+            if self.own is not None:
+                self.own.cancel()
             self.until = when
             self.own = self.loop.call_at(when, self.give_up)
 
@@ -58,11 +59,6 @@ class Flight(msgspec.Struct, eq=False):
         for awaited in (self.head, self.body):
             if awaited is not None:
                 awaited.set_exception(error)
-
-    def land(self) -> None:
-        """End it in time."""
-        if self.own is not None:
-            self.own.cancel()
 
 
 class Flights:
@@ -87,7 +83,7 @@ class Flights:
         """Forget a flight, however it ended."""
         self._flying.pop(flight, None)
         if flight.own is not None:
-            flight.land()
+            flight.own.cancel()
 
     def close(self) -> None:
         """Watch no longer."""
