@@ -116,22 +116,31 @@ class Spending:
         self._asked = None
         return free
 
-    def reserve_now(self, most: MostTokens, model: str | None) -> Reservation | None:
-        """Reserve as `reserve` does where nothing has to be waited for, else return None."""
-        bound_nanousd = self._bound(most, model)
-        return None if self._closed or self._waiters else self._budget.reserve(bound_nanousd)
-
-    async def reserve(self, most: MostTokens, model: str | None) -> Reservation | None:
-        """Wait until the budget covers one attempt of a request; None when nothing is to be sent any more.
+    def bound_of(self, most: MostTokens, model: str | None) -> int | None:
+        """Return the most that one attempt of a request can cost, in nano-USD; None where no price is known.
 
         `model` is the one that the request asks for, None for the job's. Raises RecordError where a price is known
         and the request bounds no output: it could cost any amount.
         """
-        if (reservation := self.reserve_now(most, model)) is not None:
-            return reservation
+        bound_nanousd, completion_tokens = 0, most.completion
+        for tariff, own_model in self._lanes:
+            if tariff is None or (rates := tariff(None, model or own_model)) is None:
+                return None
+            if completion_tokens is None:
+                raise RecordError(
+                    "no max_tokens that bounds this row: under limits.max_cost_usd no request may cost just any amount"
+                )
+            bound_nanousd = max(bound_nanousd, rates.most_nanousd(most.prompt, completion_tokens))
+        return bound_nanousd
+
+    def reserve_now(self, bound_nanousd: int | None) -> Reservation | None:
+        """Reserve for one attempt with this bound where nothing has to be waited for, else return None."""
+        return None if self._closed or self._waiters else self._budget.reserve(bound_nanousd)
+
+    async def reserve(self, bound_nanousd: int | None) -> Reservation | None:
+        """Wait until the budget covers one attempt with this bound; None when nothing is to be sent any more."""
         if self._closed:
             return None
-        bound_nanousd = self._bound(most, model)
         waiter = _Waiter(bound_nanousd, self._loop.create_future())
         self._waiters.append(waiter)
         self._count_wait()
@@ -180,18 +189,6 @@ class Spending:
         """Return why the budget ends the run, once; None where it does not, or after that."""
         reason, self._used_up = self._used_up, None
         return reason
-
-    def _bound(self, most: MostTokens, model: str | None) -> int | None:
-        bound_nanousd, completion_tokens = 0, most.completion
-        for tariff, own_model in self._lanes:
-            if tariff is None or (rates := tariff(None, model or own_model)) is None:
-                return None
-            if completion_tokens is None:
-                raise RecordError(
-                    "no max_tokens that bounds this row: under limits.max_cost_usd no request may cost just any amount"
-                )
-            bound_nanousd = max(bound_nanousd, rates.most_nanousd(most.prompt, completion_tokens))
-        return bound_nanousd
 
     def _with_model(self, lane: LaneTariff) -> LaneTariff:
         """Return a lane with the model of a request that names none, None where that is not known."""

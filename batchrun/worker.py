@@ -90,10 +90,10 @@ class Worker:
             return self._unsendable(row, row.unsendable)
         if self._spending is not None and row.most is not None:
             try:
-                reserved = self._spending.reserve_now(row.most, request.model)
-                reserved = reserved or await self._spending.reserve(row.most, request.model)
+                bound_nanousd = self._spending.bound_of(row.most, request.model)
             except RecordError as error:
                 return self._unsendable(row, str(error))
+            reserved = self._spending.reserve_now(bound_nanousd) or await self._spending.reserve(bound_nanousd)
             if reserved is None:
                 return Step(stop=self._spending.take_ending(), status=ExitStatus.BUDGET)
             row.reserved = reserved

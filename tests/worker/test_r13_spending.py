@@ -9,10 +9,13 @@ from typing import Any
 import pytest
 
 from batchrun.budget import Budget, MostTokens, Reservation, Spent
-from batchrun.errors import RecordError
+from batchrun.client.lanes import Lanes
+from batchrun.errors import ExitStatus, RecordError
 from batchrun.model.attempt import Cost
+from batchrun.model.request import Request
 from batchrun.pricing import Rates, rate
 from batchrun.spending import Spending
+from batchrun.worker import OpenRow, Worker
 
 
 class Told:
@@ -31,12 +34,8 @@ def spending(limit: int, *, priced: bool = True, told: Told | None = None) -> Sp
     return Spending(Budget(limit, Spent()), fields={}, tariff=lambda *_: rates, watcher=told or Told())
 
 
-def bound(nanousd: int) -> MostTokens:
-    return MostTokens(prompt=0, completion=nanousd)
-
-
 async def got(held: Spending, nanousd: int) -> Reservation:
-    reservation = await held.reserve(bound(nanousd), None)
+    reservation = await held.reserve(nanousd)
     assert reservation is not None
     return reservation
 
@@ -79,17 +78,17 @@ def test_r13_rows_are_served_in_their_order_however_small_they_are() -> None:
 def test_r13_a_row_takes_what_is_there_at_once_but_passes_nobody_who_waits() -> None:
     async def main() -> None:
         held = spending(10)
-        first = held.reserve_now(bound(6), None)
+        first = held.reserve_now(6)
         assert first == Reservation(6)
-        assert held.reserve_now(bound(5), None) is None
-        head = asyncio.create_task(held.reserve(bound(5), None))
+        assert held.reserve_now(5) is None
+        head = asyncio.create_task(held.reserve(5))
         await turn()
-        assert held.reserve_now(bound(1), None) is None
+        assert held.reserve_now(1) is None
         held.give_back(first)
         assert await head == Reservation(5)
-        assert held.reserve_now(bound(5), None) == Reservation(5)
+        assert held.reserve_now(5) == Reservation(5)
         held.close()
-        assert held.reserve_now(bound(0), None) is None
+        assert held.reserve_now(0) is None
 
     run(main())
 
@@ -98,7 +97,7 @@ def test_r13_when_nothing_is_out_the_budget_is_used_up_and_all_are_sent_away() -
     async def main() -> None:
         held = spending(10)
         only = await got(held, 10)
-        waiting = [asyncio.create_task(held.reserve(bound(4), None)) for _ in range(3)]
+        waiting = [asyncio.create_task(held.reserve(4)) for _ in range(3)]
         await turn()
         assert held.take_ending() is None
         held.settle(only, Cost(nanousd=7, source="price"), owed=False, answered=True)
@@ -109,7 +108,7 @@ def test_r13_when_nothing_is_out_the_budget_is_used_up_and_all_are_sent_away() -
         assert "0.000000007 USD are spent" in reason
         assert "it may cost 0.000000004;" in reason
         assert held.take_ending() is None
-        assert await held.reserve(bound(1), None) is None
+        assert await held.reserve(1) is None
 
     run(main())
 
@@ -120,13 +119,13 @@ def test_r13_a_row_that_is_cancelled_leaves_the_queue_to_the_next() -> None:
     async def main() -> None:
         held = spending(10)
         only = await got(held, 5)
-        head, late = (asyncio.create_task(held.reserve(bound(nanousd), None)) for nanousd in (9, 5))
+        head, late = (asyncio.create_task(held.reserve(nanousd)) for nanousd in (9, 5))
         await turn()
         head.cancel()
         await turn()
         assert late.done()
         assert late.result() == Reservation(5)
-        unlucky = asyncio.create_task(held.reserve(bound(6), None))
+        unlucky = asyncio.create_task(held.reserve(6))
         await turn()
         held.give_back(Reservation(5))
         held.give_back(only)
@@ -141,8 +140,34 @@ def test_a_row_without_a_bound_fails_where_a_price_is_known_and_goes_where_none_
     async def main() -> None:
         unbounded = MostTokens(prompt=1, completion=None)
         with pytest.raises(RecordError, match="max_tokens"):
-            await spending(10).reserve(unbounded, None)
-        assert await spending(10, priced=False).reserve(unbounded, None) == Reservation(None)
+            spending(10).bound_of(unbounded, None)
+        unpriced = spending(10, priced=False)
+        assert unpriced.bound_of(unbounded, None) is None
+        assert await unpriced.reserve(None) == Reservation(None)
+
+    run(main())
+
+
+def test_a_row_that_waits_for_the_budget_has_its_bound_computed_once() -> None:
+    async def main() -> None:
+        asked: list[str | None] = []
+        rates = Rates(input=rate(0.0), output=rate(0.001))
+
+        def tariff(_: str | None, model: str | None) -> Rates:
+            asked.append(model)
+            return rates
+
+        held = Spending(Budget(10, Spent()), fields={}, tariff=tariff, watcher=Told())
+        assert held.reserve_now(6) == Reservation(6)
+        worker = Worker(lanes=Lanes(()), clock=lambda: 0.0, wall_us=lambda: 0, spending=held)
+        request = Request(row=0, body=b"{}", sha256="", model="m")
+        row = OpenRow(row=0, request=request, most=MostTokens(prompt=1, completion=5))
+        waiting = asyncio.create_task(worker.advance(row))
+        await turn()
+        assert (held.waiting, asked) == (1, ["m"])
+        worker.close()
+        assert (await waiting).status is ExitStatus.BUDGET
+        assert asked == ["m"]
 
     run(main())
 
