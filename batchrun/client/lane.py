@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from batchrun.budget import most_completion_tokens
 from batchrun.client.arriving import ExchangeError
 from batchrun.client.breaker import Breaker
 from batchrun.client.estimate import Estimate
 from batchrun.client.interpret import Ask, Interpreter
 from batchrun.client.limiter import Gate
-from batchrun.client.limits import Quotas
 from batchrun.client.outage import OUTAGE_ERRORS, Outage, Weather
 from batchrun.client.pace import pace_gap_s
-from batchrun.client.provider import most_in_flight
 from batchrun.client.reply import ReplyReader
-from batchrun.client.slots import Slots
-from batchrun.client.transport import Transport, open_transport
+from batchrun.client.transport import Transport
 from batchrun.events import Unwatched, Watcher
-from batchrun.job.lanes import lanes_of
-from batchrun.job.settings import Job, LimitSettings
+from batchrun.job.settings import LimitSettings
 from batchrun.model.attempt import Reply, Spends, Then, Trouble
 from batchrun.model.request import with_model
-from batchrun.pricing import Tariff
 
 if TYPE_CHECKING:
     from batchrun.client.retry import RetryPolicy
@@ -238,77 +231,3 @@ class Lane:
             if not self.gate.paused_s:  # what was in flight when it began is no probe
                 self.gate.pause(self._outage.probe_wait_s())
         return weather
-
-
-@contextlib.asynccontextmanager
-async def open_lane(  # noqa: PLR0913 - what a run knows of its endpoint
-    job: Job,
-    *,
-    base_url: str,
-    key: str | None,
-    trust_env: bool,
-    clock: Callable[[], float],
-    tariff: Tariff | None = None,
-    watcher: Watcher | None = None,
-    learned_slots: int | None = None,
-    quotas: Quotas | None = None,
-    number: int = 0,
-    keys: tuple[str, ...] = (),
-    keep_raw: bool | None = None,
-    asks_provider: bool = True,
-) -> AsyncGenerator[Lane, None]:
-    """Open one lane of a job for one run; `key` goes into its auth header and nowhere else.
-
-    `tariff` prices what the server does not. A provider that tells how much it lets in flight is asked first, unless it
-    was asked before.
-    `learned_slots` is where an earlier run left off, `quotas` are the limits a day with what is left of them, which all
-    lanes share. `keys` are those of other lanes, to be masked here too. `keep_raw` overrides that of the job.
-    """
-    plan, limits = lanes_of(job)[number], job.limits
-    endpoint = plan.endpoint
-    source = endpoint.api_key_env or endpoint.api_key_file
-    headers = dict(endpoint.headers)
-    if key is not None:
-        headers[endpoint.auth_header] = f"Bearer {key}" if endpoint.auth_header.lower() == "authorization" else key
-    async with open_transport(
-        base_url=base_url,
-        headers=headers,
-        query=endpoint.query,
-        timeout_s=endpoint.timeout_s,
-        concurrency=plan.concurrency,
-        trust_env=trust_env,
-        stream=endpoint.stream,
-        kind=endpoint.transport,
-        watcher=watcher,
-    ) as transport:
-        slots = plan.concurrency
-        if asks_provider and (told := await most_in_flight(transport, base_url)) is not None:
-            slots = min(slots, told)
-            (watcher or Unwatched()).noted("the provider told its limit", in_flight=told, slots=slots)
-        yield Lane(
-            gate=Gate(
-                slots=slots,
-                requests_per_minute=plan.requests_per_minute,
-                tokens_per_minute=plan.tokens_per_minute,
-                quotas=quotas,
-                adaptive=Slots(most=slots, adaptive=limits.adaptive, learned=learned_slots, clock=clock),
-            ),
-            transport=transport,
-            replies=ReplyReader(
-                model=plan.model or job.request.get("model"),
-                tariff=tariff,
-                keep_raw=endpoint.keep_raw if keep_raw is None else keep_raw,
-            ),
-            limits=limits,
-            clock=clock,
-            outage=Outage(max_outage_s=limits.max_outage_s, clock=clock),
-            breaker=Breaker(enabled=limits.breaker),
-            estimate=Estimate(most_output_tokens=most_completion_tokens(job.request)),
-            most_pause_s=limits.max_pause_s,
-            secrets=tuple(dict.fromkeys(secret for secret in (key, *keys) if secret)),
-            key_source=source,
-            watcher=watcher,
-            name=plan.name,
-            number=number,
-            model=plan.model,
-        )

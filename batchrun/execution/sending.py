@@ -7,8 +7,9 @@ import contextlib
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 
-from batchrun.client.lane import Lane, open_lane
+from batchrun.client.lane import Lane
 from batchrun.client.lanes import Lanes
+from batchrun.client.opening import open_lane
 from batchrun.execution.affording import spending_of
 from batchrun.execution.around import Around
 from batchrun.execution.company import Alone, Company

@@ -29,7 +29,10 @@ SAMPLED = Path(__file__).with_name("sampled.py")
 CHARS = 200
 OTHER = "decide"
 STAGES: dict[str, tuple[str, ...]] = {
-    "start": ("start", "startup", "import", "cli", "job", "engine.access", "execution.opening", "execution.examine"),
+    "start": (
+        "start", "startup", "import", "cli", "job", "engine.access", "execution.opening", "execution.examine",
+        "client.opening",
+    ),
     "read": ("reader", "execution.chunks", "execution.aside", "execution.backlog", "model.record", "writer.spool"),
     "render": ("prompt", "client.given"),
     "encode": ("model.request", "execution.requesting"),

@@ -21,8 +21,9 @@ from client_raw_server import Peer, RawServer, closed_port, raw_server
 from client_replies import MODEL
 from client_transports import chosen, transport_kind
 
-from batchrun.client.lane import Lane, open_lane
+from batchrun.client.lane import Lane
 from batchrun.client.lanes import Lanes
+from batchrun.client.opening import open_lane
 from batchrun.execution.requesting import Requests
 from batchrun.job.settings import EndpointSettings, InputSettings, Job, LimitSettings, OutputSettings
 from batchrun.model.outcome import Completion, Failure, Outcome

@@ -15,7 +15,8 @@ from client_raw_server import Peer, RawServer, Script, answer, closed_port, raw_
 from client_replies import GOOD, MODEL, REFERENCE, body, got, lane
 
 from batchrun.client.arriving import ExchangeError
-from batchrun.client.lane import Attempt, open_lane
+from batchrun.client.lane import Attempt
+from batchrun.client.opening import open_lane
 from batchrun.events import Progress
 from batchrun.job.settings import EndpointSettings, InputSettings, Job, LimitSettings, OutputSettings
 from batchrun.model.attempt import Cost, Exchange, Reply, Spends, Then, Trouble

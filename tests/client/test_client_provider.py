@@ -11,8 +11,9 @@ from client_raw_server import Peer, RawServer, Script, closed_port, raw_server, 
 from client_replies import GOOD, MODEL
 
 from batchrun.client import provider as module
-from batchrun.client.lane import Lane, open_lane
+from batchrun.client.lane import Lane
 from batchrun.client.limiter import Gate
+from batchrun.client.opening import open_lane
 from batchrun.events import Progress
 from batchrun.job.settings import EndpointSettings, InputSettings, Job, LimitSettings, OutputSettings
 

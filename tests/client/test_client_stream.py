@@ -16,7 +16,8 @@ from client_streams import DONE, REFERENCE_STREAM, START, STOP, USAGE, chunk, ev
 from client_transports import chosen, transport_kind
 from client_virtual_clock import run_virtually
 
-from batchrun.client.lane import Attempt, open_lane
+from batchrun.client.lane import Attempt
+from batchrun.client.opening import open_lane
 from batchrun.client.receiving import STREAM_END_S, STREAM_IDLE_S
 from batchrun.job.settings import EndpointSettings, InputSettings, Job, OutputSettings
 from batchrun.model.attempt import Cost, Reply, Spends, Then, Trouble
