@@ -20,6 +20,7 @@ from batchrun.client.limits import Limits, Quotas
 from batchrun.client.pacing import Pacing
 from batchrun.client.slots import Ceiling, Slots
 from batchrun.client.waits import Waits
+from batchrun.client.waking import Alarm, Nap
 from batchrun.client.window import Sent
 from batchrun.events import Bound, LaneState
 
@@ -56,7 +57,7 @@ class Gate:
         self._loop = asyncio.get_running_loop()
         self._slots = adaptive or Slots(most=slots, adaptive=False, learned=None, clock=time.monotonic)
         self._ceiling = Ceiling(slots)
-        self._lifting: asyncio.TimerHandle | None = None
+        self._lifting = Alarm(self._lift)
         self._in_flight = 0
         self._limits = Limits(
             requests_per_minute=requests_per_minute, tokens_per_minute=tokens_per_minute, quotas=quotas
@@ -67,9 +68,8 @@ class Gate:
         self._queue: deque[_Waiter] = deque()
         self._has_head = False
         self._closed = False
-        self._woken: asyncio.Future[None] | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_at = 0.0
+        self._head_nap = Nap()
+        self._next_look = Alarm(self._admit)
         self._waits = Waits(clock=self._loop.time)
 
     @property
@@ -143,7 +143,7 @@ class Gate:
     def _admit(self) -> None:
         """Let in all at the front of the queue that fit; what stands against the first is looked at again in time."""
         if self._has_head:
-            self._wake()
+            self._head_nap.end()
             return
         now = self._loop.time()
         while self._queue:
@@ -155,8 +155,10 @@ class Gate:
             elif self._take_now(waiter.tokens, now):
                 self._queue.popleft().turn.set_result(_Turn.IN)
             elif (hindrance := self._hindrance(now)) is not None:
-                self._waits.turn_to(hindrance[0])
-                self._look_again(hindrance[1])
+                bound, again_s = hindrance
+                self._waits.turn_to(bound)
+                if again_s is not None:
+                    self._next_look.set(again_s)
                 return
             else:
                 self._has_head = True
@@ -176,20 +178,6 @@ class Gate:
             return "pause", wait_s
         return None
 
-    def _look_again(self, after_s: float | None) -> None:
-        if after_s is None:
-            return
-        at = self._loop.time() + after_s
-        if self._timer is not None:
-            if self._timer_at <= at:
-                return
-            self._timer.cancel()
-        self._timer, self._timer_at = self._loop.call_later(after_s, self._timed), at
-
-    def _timed(self) -> None:
-        self._timer = None
-        self._admit()
-
     def _step_out(self, waiter: _Waiter) -> None:
         """Let the next come up for one that was cancelled, with what it had just been given."""
         if waiter.turn.done() and not waiter.turn.cancelled():
@@ -205,17 +193,18 @@ class Gate:
         paid = False
         try:
             while not self._closed:
-                if (hindrance := self._hindrance(self._loop.time())) is not None:
-                    if paid and hindrance[0] == "pause":
+                now = self._loop.time()
+                hindrance = self._hindrance(now) or (self._limits.fullest(tokens, now) if paid else None)
+                if hindrance is not None:
+                    bound, again_s = hindrance
+                    if paid and bound == "pause":
                         self._limits.give_back(tokens)
                         paid = False
-                    await self._change(*hindrance)
+                    self._waits.turn_to(bound)
+                    await self._head_nap.take(again_s)
                 elif not paid:
                     paid = await self._limits.pay(tokens, self._waits.turn_to)
-                elif (full := self._limits.fullest(tokens, self._loop.time())) is not None:
-                    await self._change(*full)
                 else:
-                    now = self._loop.time()
                     self._limits.let_in(tokens, now)
                     self._take(now)
                     return True
@@ -234,21 +223,6 @@ class Gate:
             self._pacing.sent(now, self.slots)
         if self._in_flight >= self._slots.now:
             self._slots.filled()
-
-    async def _change(self, bound: Bound, at_most_s: float | None) -> None:
-        """Wait until a slot comes back, the gate closes, or `at_most_s` seconds have gone by."""
-        self._waits.turn_to(bound)
-        self._woken = self._loop.create_future()
-        timer = None if at_most_s is None else self._loop.call_later(at_most_s, self._wake)
-        try:
-            await self._woken
-        finally:
-            if timer is not None:
-                timer.cancel()
-
-    def _wake(self) -> None:
-        if self._woken is not None and not self._woken.done():
-            self._woken.set_result(None)
 
     def correct(self, tokens: float, sent_at: float) -> None:
         """Take note that an attempt sent at `sent_at` used `tokens` more than it took, or less where negative."""
@@ -278,13 +252,11 @@ class Gate:
         self._admit()
 
     def fit(self, slots: int, *, for_s: float) -> None:
-        """Let at most `slots` be taken for `for_s` seconds from the first fitting on, narrowed or not."""
+        """Let at most `slots` be taken for `for_s` seconds, narrowed or not; of several ends the first counts."""
         self._ceiling.fit(slots)
-        if self._lifting is None:
-            self._lifting = self._loop.call_later(for_s, self._lift)
+        self._lifting.set(for_s)
 
     def _lift(self) -> None:
-        self._lifting = None
         self._ceiling.fit(None)
         self._admit()
 

@@ -38,7 +38,8 @@ STAGES: dict[str, tuple[str, ...]] = {
     "encode": ("model.request", "execution.requesting"),
     "admit": (
         "client.lanes", "client.limiter", "client.limits", "client.rate", "client.window", "client.waits",
-        "client.slots", "client.pacing", "client.pace", "client.estimate", "budget", "spending", "pricing",
+        "client.waking", "client.slots", "client.pacing", "client.pace", "client.estimate", "budget", "spending",
+        "pricing",
     ),
     "send": (
         "client.transport", "client.lean", "client.hearing", "client.session", "client.connecting", "client.rehearsal",
