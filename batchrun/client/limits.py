@@ -57,7 +57,7 @@ class Limits:
 
     def used(self, now: float) -> dict[Bound, float]:
         """Return the share of each limit that is used."""
-        return {bound: round(limit.used(now), 4) for bound, limit, _ in self._told()}
+        return {bound: round(limit.window.used(now), 4) for bound, limit, _ in self._told()}
 
     def correct(self, tokens: float, sent_at: float) -> None:
         """Take note that an attempt sent at `sent_at` used `tokens` more than it took, or less where negative.
@@ -77,12 +77,12 @@ class Limits:
 
     def past(self) -> dict[Bound, list[Sent]]:
         """Return what was let in of late under each limit."""
-        return {bound: limit.past() for bound, limit, _ in self._told()}
+        return {bound: limit.window.past() for bound, limit, _ in self._told()}
 
     def take_on(self, sent: Mapping[Bound, Iterable[Sent]]) -> None:
         """Count what was let in elsewhere under these limits as if it had been here."""
         for bound, limit, _ in self._told():
-            limit.take_on(sent.get(bound, ()))
+            limit.window.take_on(sent.get(bound, ()))
 
     def take_now(self, tokens: float, now: float) -> bool:
         """Take what an attempt needs of each limit where none has to be waited for, else nothing and return False."""
@@ -154,7 +154,7 @@ class Limits:
         """Return for lack of what there is no room for an attempt, and for how long; None when there is room."""
         longest: tuple[Bound, float] | None = None
         for bound, limit, counts_tokens in self._told():
-            wait_s = limit.wait_s(tokens if counts_tokens else 1.0, now)
+            wait_s = limit.window.wait_s(tokens if counts_tokens else 1.0, now)
             if wait_s > (longest[1] if longest else 0.0):
                 longest = bound, wait_s
         return longest
@@ -162,7 +162,7 @@ class Limits:
     def let_in(self, tokens: float, now: float) -> None:
         """Take note that what was paid is sent now."""
         for _, limit, counts_tokens in self._told():
-            limit.let_in(tokens if counts_tokens else 1.0, now)
+            limit.window.add(tokens if counts_tokens else 1.0, now)
 
     def give_back(self, tokens: float) -> None:
         """Take note that what was paid is not sent: it is credit for the next."""
@@ -174,7 +174,7 @@ class Limits:
         for _, limit, counts_tokens in self._told():
             amount = tokens if counts_tokens else 1.0
             limit.give_back(amount)
-            limit.let_in(-amount, now)
+            limit.window.add(-amount, now)
 
     def close(self) -> None:
         """Send away who pays just now."""

@@ -32,10 +32,18 @@ def burst_and_period_s(per_minute: float) -> tuple[float, float]:
 
 
 class Limit(Protocol):
-    """What an attempt takes an amount of: paid for first, then let in, corrected by its reply."""
+    """What an attempt takes an amount of: paid for first, then let in, corrected by its reply.
+
+    What is let in is added to its window, which says how long an amount has to wait for room.
+    """
+
+    @property
+    def window(self) -> Window:
+        """What was let in during the last minute or day."""
+        ...
 
     def has_room(self, amount: float, now: float) -> bool:
-        """Say whether neither `pay` nor `wait_s` would have to wait."""
+        """Say whether the window has room for `amount`, and `pay` would not wait."""
         ...
 
     def take(self, amount: float, now: float) -> None:
@@ -54,32 +62,12 @@ class Limit(Protocol):
         """Take note that what was paid for is not sent now."""
         ...
 
-    def wait_s(self, amount: float, now: float) -> float:
-        """Return how long until there is room for `amount`, 0 when there is."""
-        ...
-
-    def let_in(self, amount: float, now: float) -> None:
-        """Take note that `amount`, which was paid, is sent now."""
-        ...
-
     def correct(self, by: float, sent_at: float) -> None:
         """Take note that what was sent at `sent_at` was worth `by` more, or less where negative."""
         ...
 
-    def used(self, now: float) -> float:
-        """Return the share of the limit that is used."""
-        ...
-
     def resize(self, limit: float, now: float) -> list[Sent]:
         """Hold to another limit from now on, and to the past that goes with it; see `Window`."""
-        ...
-
-    def past(self) -> list[Sent]:
-        """Return what was let in of late."""
-        ...
-
-    def take_on(self, sent: Iterable[Sent]) -> None:
-        """Count what was let in elsewhere as if it had been here."""
         ...
 
 
@@ -88,17 +76,17 @@ class Quota:
 
     def __init__(self, a_day: float, earlier: Iterable[Sent] = ()) -> None:
         """Start with what was sent `earlier`, in this order, at the times of this process's clock it counts for."""
-        self._window = Window(limit=a_day, window_s=DAY_S)
+        self.window = Window(limit=a_day, window_s=DAY_S)
         for at, amount in earlier:
-            self._window.add(amount, at)
+            self.window.add(amount, at)
 
     def has_room(self, amount: float, now: float) -> bool:
         """Say whether the last day has room for `amount`."""
-        return not self._window.wait_s(amount, now)
+        return not self.window.wait_s(amount, now)
 
     def take(self, amount: float, now: float) -> None:
         """Let `amount` in."""
-        self._window.add(amount, now)
+        self.window.add(amount, now)
 
     def free(self, now: float) -> tuple[float, float]:
         """Return that nothing is anybody's for a while: all lanes share what a day has left."""
@@ -110,33 +98,13 @@ class Quota:
     def give_back(self, amount: float) -> None:
         """Do nothing: nothing was paid."""
 
-    def wait_s(self, amount: float, now: float) -> float:
-        """Return how long until the last day has room for `amount`."""
-        return self._window.wait_s(amount, now)
-
-    def let_in(self, amount: float, now: float) -> None:
-        """Take note that `amount` is sent now."""
-        self._window.add(amount, now)
-
     def correct(self, by: float, sent_at: float) -> None:
         """Take note that what was sent at `sent_at` was worth `by` more, or less where negative."""
-        self._window.add(by, sent_at)
-
-    def used(self, now: float) -> float:
-        """Return the share of the limit that the last day holds."""
-        return self._window.used(now)
+        self.window.add(by, sent_at)
 
     def resize(self, limit: float, now: float) -> list[Sent]:
         """Hold to another limit a day from now on; see `Window`."""
-        return self._window.resize(limit, now)
-
-    def past(self) -> list[Sent]:
-        """Return what was sent during the last day."""
-        return self._window.past()
-
-    def take_on(self, sent: Iterable[Sent]) -> None:
-        """Count what was sent elsewhere as if it had been here."""
-        self._window.take_on(sent)
+        return self.window.resize(limit, now)
 
 
 class Rate:
@@ -144,7 +112,7 @@ class Rate:
 
     def __init__(self, per_minute: float) -> None:
         """Start with a full bucket and an empty minute; must be made inside the running loop."""
-        self._window = Window(limit=_whole(per_minute), window_s=60.0)
+        self.window = Window(limit=_whole(per_minute), window_s=60.0)
         self._owed = 0.0
         self._new_bucket(per_minute)
 
@@ -158,7 +126,7 @@ class Rate:
 
     def has_room(self, amount: float, now: float) -> bool:
         """Say whether the bucket has room for all that `pay` would put in, and the last minute for `amount`."""
-        if self._window.wait_s(amount, now):
+        if self.window.wait_s(amount, now):
             return False
         if self._owed + amount <= 0:
             return True
@@ -178,11 +146,11 @@ class Rate:
             self._owed += amount  # there is credit for it
         else:
             _finish(self.pay(amount))
-        self._window.add(amount, now)
+        self.window.add(amount, now)
 
     def free(self, now: float) -> tuple[float, float]:
         """Return the credit that the last minute has room for, and until when it counts for the same grain as now."""
-        room, until = self._window.free(now)
+        room, until = self.window.free(now)
         return min(room, -self._owed), until
 
     async def pay(self, amount: float) -> None:
@@ -209,10 +177,6 @@ class Rate:
         """Take note that what was paid for is not sent now: it is credit for the next."""
         self._owed -= amount
 
-    def used(self, now: float) -> float:
-        """Return the share of the limit that the last minute holds."""
-        return self._window.used(now)
-
     def resize(self, limit: float, now: float) -> list[Sent]:
         """Hold to another limit a minute from now on; see `Window`.
 
@@ -220,23 +184,7 @@ class Rate:
         fast as a bucket holds, which no window lets through twice.
         """
         self._new_bucket(limit)
-        return self._window.resize(_whole(limit), now)
-
-    def past(self) -> list[Sent]:
-        """Return what was sent during the last minute."""
-        return self._window.past()
-
-    def take_on(self, sent: Iterable[Sent]) -> None:
-        """Count what was sent elsewhere as if it had been here."""
-        self._window.take_on(sent)
-
-    def wait_s(self, amount: float, now: float) -> float:
-        """Return how long until the last minute has room for `amount`."""
-        return self._window.wait_s(amount, now)
-
-    def let_in(self, amount: float, now: float) -> None:
-        """Take note that `amount`, which was paid, is sent now."""
-        self._window.add(amount, now)
+        return self.window.resize(_whole(limit), now)
 
     def correct(self, by: float, sent_at: float) -> None:
         """Take note that what was sent at `sent_at` was worth `by` more than was reserved, or less where negative.
@@ -244,7 +192,7 @@ class Rate:
         No more than a minute's worth is ever owed: a server's wrong count must not stop the lane for days.
         """
         self._owed = min(self._owed + by, self._most_owed)
-        self._window.add(by, sent_at)
+        self.window.add(by, sent_at)
 
 
 def _whole(per_minute: float) -> float:

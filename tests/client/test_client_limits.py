@@ -170,7 +170,7 @@ def test_lanes_that_share_the_limits_a_day_let_in_no_more_together() -> None:
         assert sum(asked) == 100
         lanes[0].correct(200.0, 0.0)
         assert quotas.tokens is not None
-        assert quotas.tokens.used(0.0) == 1.0
+        assert quotas.tokens.window.used(0.0) == 1.0
 
     asyncio.run(drive())
 

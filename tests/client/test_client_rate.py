@@ -202,4 +202,4 @@ def test_what_a_run_used_in_its_last_minute_counts_for_the_next_at_once() -> Non
         before = Before(spent=(SpentMinute(now_minute, 1000, 0),))
         quotas = quotas_of(before, LimitSettings(requests_per_day=1000), clock=lambda at=moment: 10_000.0 + at)
         assert quotas.requests is not None
-        assert quotas.requests.wait_s(1.0, 10_000.0 + moment) > 0
+        assert quotas.requests.window.wait_s(1.0, 10_000.0 + moment) > 0
