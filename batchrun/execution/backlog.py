@@ -13,7 +13,7 @@ from collections.abc import Iterable
 
 from batchrun.worker import OpenRow
 
-ROWS_AHEAD, STRETCHES_AHEAD = 512, 8
+ROWS_AHEAD, ADDITIONS_AHEAD = 512, 8
 """New rows that may lie ready, and the additions they came in: those are bounded in bytes, rows are not."""
 
 
@@ -25,7 +25,7 @@ class Backlog:
         self._loop = asyncio.get_running_loop()
         self._most_waiting = most_waiting
         self._new: deque[OpenRow] = deque()
-        self._stretches: deque[int] = deque()
+        self._additions: deque[int] = deque()
         self._waiting: list[tuple[float, int, OpenRow]] = []
         self._order = 0
         self._takers: deque[asyncio.Future[None]] = deque()
@@ -48,7 +48,7 @@ class Backlog:
         before = len(self._new)
         self._new.extend(rows)
         if (added := len(self._new) - before) > 0:
-            self._stretches.append(added)
+            self._additions.append(added)
             self._open += added
             self._wake(added)
             self._note_room()
@@ -67,9 +67,9 @@ class Backlog:
             self._note_room()
         elif self._new:
             row = self._new.popleft()
-            self._stretches[0] -= 1
-            if not self._stretches[0]:
-                self._stretches.popleft()
+            self._additions[0] -= 1
+            if not self._additions[0]:
+                self._additions.popleft()
                 self._note_room()
             elif len(self._new) == ROWS_AHEAD - 1:  # any other new row that is taken makes no room
                 self._note_room()
@@ -128,7 +128,7 @@ class Backlog:
             self.close()
 
     def _note_room(self) -> None:
-        ahead = len(self._new) < ROWS_AHEAD and len(self._stretches) < STRETCHES_AHEAD
+        ahead = len(self._new) < ROWS_AHEAD and len(self._additions) < ADDITIONS_AHEAD
         ahead = ahead and self._uncommitted < ROWS_AHEAD
         if self.closed or (ahead and len(self._waiting) < self._most_waiting):
             self._room.set()

@@ -1,4 +1,4 @@
-"""Rows that lie ready are bounded by their number and by the stretches of input that they are of."""
+"""Rows that lie ready are bounded by their number and by the additions that they came in."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from batchrun.execution.backlog import ROWS_AHEAD, STRETCHES_AHEAD, Backlog
+from batchrun.execution.backlog import ADDITIONS_AHEAD, ROWS_AHEAD, Backlog
 from batchrun.worker import OpenRow
 
 
@@ -14,32 +14,32 @@ def rows(first: int, count: int) -> list[OpenRow]:
     return [OpenRow(row=row, request=None) for row in range(first, first + count)]
 
 
-@pytest.mark.parametrize(("in_a_stretch", "stretches"), [(1, STRETCHES_AHEAD), (256, ROWS_AHEAD // 256)])
-def test_reading_goes_on_only_when_a_stretch_was_taken(in_a_stretch: int, stretches: int) -> None:
-    """Eight stretches of one large row are as much as two of 256 small ones."""
+@pytest.mark.parametrize(("in_an_addition", "additions"), [(1, ADDITIONS_AHEAD), (256, ROWS_AHEAD // 256)])
+def test_reading_goes_on_only_when_an_addition_was_taken(in_an_addition: int, additions: int) -> None:
+    """Eight additions of one large row are as much as two of 256 small ones."""
 
     async def main() -> None:
         backlog = Backlog(most_waiting=10)
         async with asyncio.TaskGroup() as group:
-            for number in range(stretches):
-                await backlog.add(rows(number * in_a_stretch, in_a_stretch))
-            more = group.create_task(backlog.add(rows(stretches * in_a_stretch, in_a_stretch)))
+            for number in range(additions):
+                await backlog.add(rows(number * in_an_addition, in_an_addition))
+            more = group.create_task(backlog.add(rows(additions * in_an_addition, in_an_addition)))
             for _ in range(10):
                 await asyncio.sleep(0)
             assert not more.done()
-            for number in range(in_a_stretch):
+            for number in range(in_an_addition):
                 taken = await backlog.take()
                 assert taken is not None
                 assert taken.row == number
             await more
             backlog.all_read()
-            for _ in range(stretches * in_a_stretch):
+            for _ in range(additions * in_an_addition):
                 assert await backlog.take() is not None
 
     asyncio.run(main())
 
 
-def test_reading_goes_on_in_the_middle_of_a_stretch_too() -> None:
+def test_reading_goes_on_in_the_middle_of_an_addition_too() -> None:
     async def main() -> None:
         backlog = Backlog(most_waiting=10)
         async with asyncio.TaskGroup() as group:
@@ -73,10 +73,10 @@ def test_rows_that_wait_no_more_make_room() -> None:
     asyncio.run(asyncio.wait_for(main(), 10))
 
 
-def test_a_stretch_without_new_rows_takes_no_room() -> None:
+def test_an_addition_without_new_rows_takes_no_room() -> None:
     async def main() -> None:
         backlog = Backlog(most_waiting=10)
-        for _ in range(10 * STRETCHES_AHEAD):
+        for _ in range(10 * ADDITIONS_AHEAD):
             await backlog.add([])
         await backlog.add(rows(0, 1))
         taken = await backlog.take()
