@@ -28,11 +28,12 @@ from batchrun.execution.chunks import read_chunks
 from batchrun.execution.company import Company
 from batchrun.execution.deadline import Deadline
 from batchrun.execution.ending import Ending
+from batchrun.execution.endings import Endings, stopped_by
 from batchrun.execution.grace import Grace
-from batchrun.execution.parts import OpenPart, OpenParts
+from batchrun.execution.parts import OpenPart
 from batchrun.execution.resume import OpenRun
 from batchrun.execution.sealing import Sealing
-from batchrun.execution.signals import ECHO_S, STATUSES
+from batchrun.execution.settling import Settling
 from batchrun.execution.suspects import Suspects
 from batchrun.execution.tolerance import early_ending
 from batchrun.job.lanes import lanes_of, most_in_flight
@@ -62,16 +63,19 @@ class Flow:
         self._ledger = Ledger(run.store, slots=lambda: sum(lane.gate.slots for lane in lanes))
         self._spool = Spool(run.places.spool, run.layout)
         self._backlog = Backlog(most_waiting=4 * most_in_flight(run.job) + 1000)
-        self._parts = OpenParts(rows_per_part=run.layout.rows_per_part)
         self._sealing = Sealing(run, self._ledger, self._spool)
         self._suspects = Suspects(lanes, self._sealing.put)
+        self._settling = Settling(
+            rows_per_part=run.layout.rows_per_part, lanes=lanes, backlog=self._backlog, suspects=self._suspects
+        )
         self._inner: list[asyncio.Task[None]] = []
-        self._endings: list[Ending] = []
+        own_watcher = around.watcher if around.alone else Unwatched()  # of others the one that leads them tells
+        self._endings = Endings(own_watcher, lambda: lanes.in_flight)
         self._deadline = Deadline(
             run.ends_at,
             named=run.job.limits.deadline or "",
             most_attempt_s=max(lane.endpoint.timeout_s for lane in lanes_of(run.job)),
-            watcher=around.watcher if around.alone else Unwatched(),
+            watcher=own_watcher,
         )
         self._grace = Grace(run.options.grace_s, self._let_go)
         self._sealed = asyncio.Event()
@@ -79,7 +83,7 @@ class Flow:
         self._hurried = self._has_drained = False
         self._failure: Exception | None = None
 
-    async def go(self) -> list[Ending]:
+    async def go(self) -> Sequence[Ending]:
         """Run to the end; return why it ended early, empty when it did not.
 
         Raises OutputError when the output can't be written.
@@ -95,7 +99,7 @@ class Flow:
             self._spool.remove()
         if self._failure is not None:
             raise self._failure
-        return self._endings
+        return self._endings.all
 
     async def _drive(self) -> None:
         self._deadline.start(self.drain)
@@ -137,7 +141,7 @@ class Flow:
             while not self._backlog.closed and (chunk := await aside.call(partial(next, chunks, None))):
                 part, rows, count = chunk
                 await self._backlog.add(rows)
-                self._suspects.ready(self._parts.read(part, count))
+                self._settling.read(part, count)
         except BatchrunError as error:
             self.drain(Ending(status=error.status, reason=str(error)))
         finally:
@@ -178,23 +182,8 @@ class Flow:
             self._watcher.noted(weather.value, **name, in_flight=lane.gate.in_flight)
 
     def _committed(self, entries: Sequence[Entry], totals: Totals) -> None:
-        """Take note of what is durable: slots come back, rows are settled, parts get ready."""
-        slots: dict[int, int] = {}
-        settled: list[int] = []
-        for entry in entries:
-            if entry.outcome is not None:
-                settled.append(entry.row)
-            if entry.holds_slot:
-                slots[entry.lane] = slots.get(entry.lane, 0) + 1
-            else:
-                self._backlog.committed_without_slot()
-        for part in self._parts.settled(settled):
-            self._suspects.ready(part)
-        for entry in entries:
-            if entry.reverts:  # of rows that this very commit may have settled
-                self._take_back(entry)
-        for lane, count in slots.items():
-            self._lanes[lane].gate.leave(count)
+        """Take note of what is durable, and end the run early where that calls for it."""
+        self._settling.committed(entries)
         self._pulse.add(entries, totals)
         self._deadline.add(entries)
         self._company.committed(entries)
@@ -206,13 +195,6 @@ class Flow:
             self._backlog.put_without_slot()
             self._ledger.put(Entry(row=rows[0], totals=Totals(), lane=lane, holds_slot=False, reverts=rows))
             self._backlog.reopened(len(rows))
-
-    def _take_back(self, entry: Entry) -> None:
-        """Have rows sent again that a breaker took back, where another lane is left for them."""
-        parts = {self._parts.reopened(row) for row in entry.reverts}
-        self._lanes[entry.lane].breaker.let_go()
-        for row in self._suspects.taken_back(entry.reverts, parts):
-            self._backlog.retry_in(row, 0.0)
 
     async def _seal(self) -> None:
         """Seal parts as they get ready."""
@@ -245,22 +227,22 @@ class Flow:
             self._worker.state(),
             lanes=self._lanes.progress(),
             waiting=self._backlog.waiting,
-            draining=bool(self._endings),
+            draining=bool(self._endings.all),
             oldest=self._worker.oldest(OLDEST_SHOWN),
             deadline_s=self._deadline.left_s,
         )
 
     def drain(self, ending: Ending, after_s: float = 0.0) -> None:
         """Send nothing new; after `after_s` seconds give what is in flight the grace time, then let go of it."""
-        if not self._endings and self._around.alone:
-            # Told once a signal's echo is past, so that whoever sends a second one on it is heard.
-            asyncio.get_running_loop().call_later(ECHO_S, self._note_draining, ending)
-        self._endings.append(ending)
+        self._endings.add(ending)
         self._company.draining(ending, after_s)
+        self._close()
+        self._grace.begin(after_s=after_s)
+
+    def _close(self) -> None:
         self._backlog.close()
         self._lanes.close()
         self._worker.close()
-        self._grace.begin(after_s=after_s)
 
     def _stop_early(self) -> None:
         """Drain once more rows have failed than may, where the job says so."""
@@ -269,12 +251,8 @@ class Flow:
             return
         failed = pulse.failed - (self._lanes.suspected if "failed" in limits.fail_on else 0)
         ending = early_ending(limits, self._run.rows, settled=pulse.settled, failed=failed)
-        if ending is not None and not self._endings:
+        if ending is not None and not self._endings.all:
             self.drain(ending)
-
-    def _note_draining(self, ending: Ending) -> None:
-        in_flight = self._lanes.in_flight
-        self._watcher.noted("draining", exit_status=int(ending.status), in_flight=in_flight, why=ending.reason)
 
     def let_go(self) -> None:
         """Cancel what is in flight, and seal nothing more; what is in hand is committed."""
@@ -292,17 +270,14 @@ class Flow:
     def _ledger_failed(self, error: Exception) -> None:
         """Send nothing more: no slot would come back, and what was paid could not be kept."""
         self._failure = error
-        self._hurried = True
-        self._backlog.close()
-        self._lanes.close()
-        self._worker.close()
-        self._let_go()
+        self._close()
+        self.let_go()
 
     def _signalled(self, number: signal.Signals) -> None:
         """Drain on the first signal, let go on the second."""
-        if any(ending.status in STATUSES.values() for ending in self._endings):
+        if self._endings.have_signal:
             self.let_go()
-        self.drain(Ending(status=STATUSES[number], reason=f"stopped by {number.name}"))
+        self.drain(stopped_by(number))
 
 
 def _raise_first(group: BaseExceptionGroup[BaseException]) -> NoReturn:
