@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import os
+import signal
 from collections.abc import Callable
 
 import msgspec
 
 from batchrun.engine.channel import Channel
-from batchrun.engine.forking import Seat
+from batchrun.engine.forking import Seat, reap
 from batchrun.engine.messages import Ended, Report, Word
 from batchrun.engine.shares import Share
 from batchrun.execution.parts import OpenPart
@@ -17,6 +21,8 @@ BUSY_SHARE = 0.85
 BUSY_TICKS = 3
 SILENT_TICKS = 60
 """A process that says nothing for so many of its holder's ticks, of which it tells each one, hangs."""
+HURRY_S = 2.0
+"""How long a worker process may take to end that is to let go of what is in flight, or has closed its channel."""
 
 
 class Member:
@@ -75,3 +81,17 @@ class Member:
         is_busy = report.cpu_s - before.cpu_s > BUSY_SHARE * (report.at_s - before.at_s)
         self._busy_ticks = self._busy_ticks + 1 if is_busy else 0
         self.report = report
+
+    def kill(self) -> None:
+        """End its process at once, where it has not ended; what it was doing stands in its ledger."""
+        if not self.is_gone:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.seat.pid, signal.SIGKILL)
+
+    async def end(self) -> int:
+        """Wait for the end of its process, which has closed its channel, and return its exit status as `reap` does."""
+        killing = asyncio.get_running_loop().call_later(HURRY_S, self.kill)
+        status = await asyncio.to_thread(reap, self.seat)
+        killing.cancel()
+        self.is_gone = True
+        return status

@@ -1,51 +1,75 @@
-"""What a worker process that is gone leaves: its ledger to the main one, its parts and its share to the others."""
+"""What a worker process that is gone leaves: its ledger to the main one, its parts, share and budget to the others."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 
-import msgspec
-
+from batchrun.engine.lending import Lending
 from batchrun.engine.member import Member
-from batchrun.engine.shares import Past, Share, past_of_a_death
+from batchrun.engine.shares import past_of_a_death
+from batchrun.engine.sharing import Sharing
+from batchrun.execution.affording import spent_of
+from batchrun.execution.around import Around
 from batchrun.execution.leftovers import remove_spools
 from batchrun.execution.parts import OpenPart
 from batchrun.execution.resume import OpenRun, open_part, settle_replacing
 from batchrun.ledger.adopting import Adopted, adopt
 
 
-class Taken(msgspec.Struct, frozen=True, kw_only=True):
-    """What was taken over: the past of the share, the parts that are open still, and the attempts that were in flight.
+class Takeover:
+    """Takes over what the worker processes of one run leave, one after the other."""
 
-    Those that were in flight are known only of a process that died, and may be billed.
-    """
+    def __init__(self, run: OpenRun, around: Around, sharing: Sharing, lending: Lending | None) -> None:
+        """Put shares back into `sharing`, and settle what was lent by `lending`, where there is a budget."""
+        self._run = run
+        self._around = around
+        self._sharing = sharing
+        self._lending = lending
 
-    past: Past
-    parts: tuple[OpenPart, ...]
-    lost: int
+    async def take_over(self, member: Member, status: int) -> list[OpenPart]:
+        """Take over what a member leaves that ended with this exit status; return the parts that others are to work.
 
+        Raises OutputError or JobError where its ledger can't be read: what that holds was paid for.
+        """
+        run, pulse = self._run, self._around.pulse
+        before = run.store.spent(0)
+        adopted = await self._adopt(member)
+        left = self._open_parts(member)
+        if member.ended is not None:
+            past = member.ended.past
+        else:
+            past = past_of_a_death(member.share, self._sharing.whole, before, adopted.spent, now=time.monotonic())
+        self._sharing.ends(member, past)
+        pulse.begin_from(run.store)
+        member.report = None
+        if self._lending is not None:
+            self._lending.settle(member, spent_of(run))
+        if member.ended is None:
+            self._around.watcher.noted(
+                "a worker process died; its parts are taken over, what it had in flight may be billed",
+                process=member.seat.pid,
+                status=status,
+                parts=len(member.assigned),
+                attempts=adopted.lost,
+            )
+        for _ in range(len(member.assigned) - len(left)):
+            pulse.part_sealed()
+        member.assigned.clear()
+        return left
 
-async def take_over(run: OpenRun, member: Member, whole: Share) -> Taken:
-    """Adopt the ledger of a member that is gone, whose share was one of `whole`; return what it leaves to others.
+    async def _adopt(self, member: Member) -> Adopted:
+        """Bring what its ledger holds into the main one."""
+        run, places, adopted = self._run, self._run.places.of_worker(member.number), Adopted()
+        if places.ledger.exists():
+            adopted = await asyncio.to_thread(adopt, run.store, places.ledger)
+            await asyncio.to_thread(settle_replacing, run.store, run.dataset, run.layout.rows_per_part)
+        await asyncio.to_thread(remove_spools, [places.spool])
+        return adopted
 
-    Raises OutputError or JobError where its ledger can't be read: what that holds was paid for.
-    """
-    store, places = run.store, run.places.of_worker(member.number)
-    before, adopted = store.spent(0), Adopted()
-    if places.ledger.exists():
-        adopted = await asyncio.to_thread(adopt, store, places.ledger)
-        await asyncio.to_thread(settle_replacing, store, run.dataset, run.layout.rows_per_part)
-    await asyncio.to_thread(remove_spools, [places.spool])
-    if member.ended is not None:
-        past = member.ended.past
-    else:
-        past = past_of_a_death(member.share, whole, before, adopted.spent, now=time.monotonic())
-    return Taken(past=past, parts=_open_parts(run, member), lost=adopted.lost)
-
-
-def _open_parts(run: OpenRun, member: Member) -> tuple[OpenPart, ...]:
-    """Return the parts in a member's hands as they are open by the main ledger now."""
-    records = {record.part: record for record in run.store.parts()} if member.assigned else {}
-    left = (open_part(run.store, records.get(part.part), part.part, part.rows) for part in member.assigned.values())
-    return tuple([part for part in left if part is not None])
+    def _open_parts(self, member: Member) -> list[OpenPart]:
+        """Return the parts in a member's hands as they are open by the main ledger now."""
+        store, hands = self._run.store, member.assigned.values()
+        records = {record.part: record for record in store.parts()} if hands else {}
+        left = (open_part(store, records.get(part.part), part.part, part.rows) for part in hands)
+        return [part for part in left if part is not None]

@@ -7,17 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import signal
-from bisect import insort
-from collections.abc import Iterable, Mapping
-from operator import attrgetter
+from collections.abc import Iterable, Mapping, Sequence
 
 from batchrun.client.breaker import Cause
 from batchrun.engine.bank import Bank
-from batchrun.engine.forking import Seat, reap
+from batchrun.engine.forking import Seat
+from batchrun.engine.handing import Handing
 from batchrun.engine.lending import Lending
-from batchrun.engine.member import Member
+from batchrun.engine.member import HURRY_S, Member
 from batchrun.engine.messages import (
     Answered,
     Begin,
@@ -28,7 +26,6 @@ from batchrun.engine.messages import (
     LetGo,
     NoMoreParts,
     Note,
-    Part,
     Report,
     Returned,
     Sealed,
@@ -38,22 +35,20 @@ from batchrun.engine.messages import (
 )
 from batchrun.engine.shares import Past, Share, most_shares, name_of, slots_in, whole_share
 from batchrun.engine.sharing import Sharing
-from batchrun.engine.takeover import take_over
+from batchrun.engine.takeover import Takeover
 from batchrun.engine.telling import Telling
 from batchrun.errors import BatchrunError
 from batchrun.execution.affording import spent_of
 from batchrun.execution.around import Around
 from batchrun.execution.ending import Ending
+from batchrun.execution.endings import Endings, stopped_by
 from batchrun.execution.exposure import begin_sending
 from batchrun.execution.flow import TICK_S
 from batchrun.execution.parts import OpenPart
 from batchrun.execution.resume import OpenRun
 from batchrun.execution.sending import base_urls, tell_unpriced
-from batchrun.execution.signals import ECHO_S, STATUSES
+from batchrun.execution.signals import STATUSES
 from batchrun.pricing import nanousd_from_usd
-
-HURRY_S = 2.0
-"""How long a worker process may take to end that is to let go of what is in flight, or has closed its channel."""
 
 
 class Team:
@@ -72,11 +67,22 @@ class Team:
         self._urls: tuple[str, ...] = ()
         self._has_answers = False
         self._slots: tuple[int, ...] = ()
-        self.queue: list[OpenPart] = list(run.open_parts)
-        self.endings: list[Ending] = []
+        self._parts = Handing(run.open_parts)
+        self._endings = Endings(around.watcher, self._in_flight)
         self.fault: str | None = None
         limit = nanousd_from_usd(run.job.limits.max_cost_usd)
         self._lending = None if limit is None else Lending(Bank(limit, spent_of(run), workers=len(self._members)))
+        self._takeover = Takeover(run, around, self._sharing, self._lending)
+
+    @property
+    def queue(self) -> Sequence[OpenPart]:
+        """The parts that nobody works."""
+        return self._parts.left
+
+    @property
+    def endings(self) -> Sequence[Ending]:
+        """Why the run ends early, as far as that has come up."""
+        return self._endings.all
 
     async def go(self) -> None:
         """Lead to the end: all processes have ended then, and their ledgers are adopted.
@@ -127,7 +133,7 @@ class Team:
             if member.tick():
                 self._around.watcher.noted("a worker process hangs, and is killed", process=member.seat.pid)
                 member.speaks()
-                _kill([member])
+                member.kill()
 
     async def _tell(self) -> None:
         used = None if self._lending is None else self._lending.used(self._working)
@@ -182,18 +188,8 @@ class Team:
 
         Until the first answer none gets more than its slots can begin with: the others are to find parts too.
         """
-        if not member.is_waiting:
-            return
-        in_hand = sum(part.pending for part in member.assigned.values())
-        if not self.queue or self.endings:
-            member.channel.send(NoMoreParts())
-        elif self._has_answers or anyhow or in_hand < slots_in(self._sharing.whole):
-            part = self.queue.pop(0)
-            member.assigned[part.part] = part
-            member.channel.send(Part.of(part))
-        else:
-            return
-        member.is_waiting = False
+        most_pending = None if self._has_answers or anyhow else slots_in(self._sharing.whole)
+        self._parts.hand_to(member, most_pending=most_pending)
 
     # What members say.
 
@@ -265,67 +261,35 @@ class Team:
         known = {one.status for one in self.endings}
         if ending.status in known and ending.status not in STATUSES.values():
             return
-        if not self.endings:  # told once a signal's echo is past, as one process does
-            asyncio.get_running_loop().call_later(ECHO_S, self._note_draining, ending)
-        self.endings.append(ending)
+        self._endings.add(ending)
+        self._parts.close()
         for member in self._working:
             if member is not but:
                 member.channel.send(Drain(ending=ending, after_s=after_s, tripped=tripped or {}))
         self._go_on()
 
-    def _note_draining(self, ending: Ending) -> None:
-        in_flight = sum(one.report.lane.in_flight for one in self._working if one.report is not None)
-        self._around.watcher.noted("draining", exit_status=int(ending.status), in_flight=in_flight, why=ending.reason)
+    def _in_flight(self) -> int:
+        return sum(one.report.lane.in_flight for one in self._working if one.report is not None)
 
     def _signalled(self, number: signal.Signals) -> None:
         """Drain on the first signal, let go on the second."""
-        if any(ending.status in STATUSES.values() for ending in self.endings):
+        if self._endings.have_signal:
             for member in self._members:
                 member.channel.send(LetGo())
-            asyncio.get_running_loop().call_later(HURRY_S, _kill, self._members)
-        self._drain(Ending(status=STATUSES[number], reason=f"stopped by {number.name}"))
+                asyncio.get_running_loop().call_later(HURRY_S, member.kill)
+        self._drain(stopped_by(number))
 
     async def _gone(self, member: Member) -> None:
-        """Adopt the ledger of a process that is gone, and have others work what it left."""
-        killing = asyncio.get_running_loop().call_later(HURRY_S, _kill, [member])
-        status = await asyncio.to_thread(reap, member.seat)
-        killing.cancel()
-        member.is_gone = True
+        """Have others work what a process leaves that is gone."""
+        status = await member.end()
         if member.has_begun:
             try:
-                await self._adopt(member, status)
+                left = await self._takeover.take_over(member, status)
             except BatchrunError as error:
                 self._drain(Ending(status=error.status, reason=str(error)))
+            else:
+                self._parts.put_back(left)
         self._go_on()
         for other in self._working:
             self._hand_out(other)
         self._lend()
-
-    async def _adopt(self, member: Member, status: int) -> None:
-        run = self._run
-        taken = await take_over(run, member, self._sharing.whole)
-        self._sharing.ends(member, taken.past)
-        self._around.pulse.begin_from(run.store)
-        member.report = None
-        if self._lending is not None:
-            self._lending.settle(member, spent_of(run))
-        if member.ended is None:
-            self._around.watcher.noted(
-                "a worker process died; its parts are taken over, what it had in flight may be billed",
-                process=member.seat.pid,
-                status=status,
-                parts=len(member.assigned),
-                attempts=taken.lost,
-            )
-        for _ in range(len(member.assigned) - len(taken.parts)):
-            self._around.pulse.part_sealed()
-        for part in taken.parts:
-            insort(self.queue, part, key=attrgetter("part"))
-        member.assigned.clear()
-
-
-def _kill(members: Iterable[Member]) -> None:
-    for member in members:
-        if not member.is_gone:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(member.seat.pid, signal.SIGKILL)

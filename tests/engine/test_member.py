@@ -1,8 +1,12 @@
-"""A worker process is bound by its core when it computes nearly all of the time, for a while."""
+"""A worker process as its holder knows it: busy, hanging, or at its end."""
 
 from __future__ import annotations
 
+import asyncio
+import os
+import signal
 import socket
+import sys
 
 from batchrun.engine.forking import Seat
 from batchrun.engine.member import BUSY_TICKS, SILENT_TICKS, Member
@@ -65,3 +69,16 @@ def test_a_process_hangs_when_it_has_begun_and_says_nothing_for_long() -> None:
         assert [member.tick() for _ in range(SILENT_TICKS)][-2:] == [False, True]
         member.is_gone = True
         assert not member.tick()
+
+
+def test_a_process_that_does_not_end_by_itself_is_killed_and_then_left_alone() -> None:
+    """Once it is gone its id may be another process's."""
+    pid = os.posix_spawn(sys.executable, [sys.executable, "-c", "import signal; signal.pause()"], os.environ)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        member = Member(Seat(1, pid, ours), lambda member, word: None)
+        member.kill()
+        assert asyncio.run(asyncio.wait_for(member.end(), 60)) == -signal.SIGKILL
+        assert member.is_gone
+        member.seat = Seat(1, os.getpid(), ours)
+        member.kill()
