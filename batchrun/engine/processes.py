@@ -33,7 +33,14 @@ def send_by_processes(run: OpenRun, around: Around) -> Sequence[Ending]:
 
     Must be called where no event loop runs. Raises what `send` does, and WorkerFaultError.
     """
-    count = _count(run)
+    count, asked, parts = _count(run), run.options.processes, len(run.open_parts)
+    if asked != "auto" and parts < asked:
+        around.watcher.noted(
+            "fewer parts are left than processes are asked for; the others have no work",
+            processes=asked,
+            parts=parts,
+            why="one process works a part; output.rows_per_part decides how many there are",
+        )
     if count > 1 and threading.active_count() > 1:
         around.watcher.noted("one process works all parts", why="a process with threads can't be forked")
         count = 1

@@ -24,6 +24,9 @@ from e2e_tools import (
 )
 
 OWN = ["latency_ms", "started_at", "finished_at", "response_id"]
+FEWER = (
+    "batchrun: fewer parts are left than processes are asked for; the others have no work processes={} parts={} why="
+)
 SHARED = "batchrun: worker processes share the work processes={}"
 
 
@@ -190,6 +193,7 @@ def test_one_process_is_enough_for_few_parts_and_errors_name_the_option(tmp_path
     ended = batchrun("run", job_file(tmp_path), "--processes", "4")
     assert ended.returncode == 0, ended.stderr
     assert "share the work" not in ended.stderr
+    assert ended.stderr.count(FEWER.format(4, 1)) == 1
     for wrong in ("0", "two", "1.5"):
         refused = batchrun("run", job_file(tmp_path), "--processes", wrong)
         assert refused.returncode == 2
@@ -203,7 +207,19 @@ def test_auto_takes_no_second_process_that_has_nothing_to_do(tmp_path: Path) -> 
     ended = batchrun("run", job, "--processes", "auto")
     assert ended.returncode == 0, ended.stderr
     assert "share the work" not in ended.stderr
+    assert "fewer parts" not in ended.stderr
     assert summary_of(tmp_path / "out")["by_status"] == {"ok": 60}
+
+
+def test_what_counts_is_how_many_parts_are_left(tmp_path: Path) -> None:
+    write_rows(tmp_path, prompts(60))
+    job = job_file(tmp_path, simulator={"latency_ms": 1}, output={"rows_per_part": 10})
+    ended = batchrun("run", job, "--processes", "4", "--limit", "40")
+    assert ended.returncode == 0, ended.stderr
+    assert "fewer parts" not in ended.stderr
+    ended = batchrun("run", job, "--processes", "4")
+    assert ended.returncode == 0, ended.stderr
+    assert FEWER.format(4, 2) + "one process works a part; output.rows_per_part decides" in ended.stderr
 
 
 def test_a_later_run_may_have_another_number_of_processes(tmp_path: Path) -> None:
