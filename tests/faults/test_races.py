@@ -12,6 +12,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from e2e_tools import COMMAND, batchrun, endpoint, job_file, prompts, start, summary_of, wait_for, write_rows
+from test_processes_killed import is_free
 from test_r01_r02_r03_kills import check_end, crash, disturbed
 
 
@@ -100,19 +101,29 @@ def test_r19_under_timeout_and_without_a_terminal(tmp_path: Path) -> None:
         assert settled == served.stats()["replies"] < 500
 
 
-def test_r19_a_template_that_never_ends_does_not_keep_the_run(tmp_path: Path) -> None:
-    """It is left to its thread: the signal drains, the grace time ends, the summary is written, the process is gone."""
+@pytest.mark.parametrize("processes", [1, 2])
+def test_r19_templates_that_never_end_do_not_keep_the_run(tmp_path: Path, processes: int) -> None:
+    """They are left to their threads: the signal drains, the grace time ends, the summary is written, all are gone."""
     endless = "{% for i in range(90000) %}{% for j in range(90000) %}{% endfor %}{% endfor %}"
-    write_rows(tmp_path, prompts(3))
-    with endpoint() as served:
-        job = job_file(tmp_path, endpoint={"base_url": served.base_url}, prompt={"user": endless + "{{ prompt }}"})
-        run = start(job, "--grace", "1")
-        wait_for(lambda: any(tmp_path.glob("out/**/progress.json")), run)
+    write_rows(tmp_path, prompts(80))
+    with endpoint("latency_ms=5") as served:
+        job = job_file(
+            tmp_path,
+            endpoint={"base_url": served.base_url},
+            prompt={"user": "{% if id >= 40 %}" + endless + "{% endif %}{{ prompt }}"},
+            output={"rows_per_part": 10},
+        )
+        run = start(job, "--grace", "1", "--processes", str(processes))
+        wait_for(lambda: served.stats()["replies"] == 40, run)
         run.terminate()
         _, told = run.communicate(timeout=60)
         assert run.returncode == 143, told
-        assert summary_of(tmp_path / "out")["exit_status"] == 143
-        assert served.stats()["requests"] == 0
+        assert ("share the work processes=2" in told) == (processes == 2)
+        summary = summary_of(tmp_path / "out")
+        assert (summary["exit_status"], summary["by_status"], summary["maybe_billed"]) == (143, {"ok": 40}, 0)
+        assert summary["requests_sent"] == served.stats()["requests"] == 40
+    assert not list((tmp_path / "out" / "_batchrun").glob("ledger-*"))
+    assert is_free(tmp_path / "out" / "_batchrun" / "lock")
 
 
 def test_r19_a_closed_terminal_drains_and_leaves_a_summary(tmp_path: Path) -> None:
