@@ -133,6 +133,9 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     `cost_usd` and the tokens are sums of what is known, None when nothing is; `unpriced_rows` counts completed rows
     whose cost is not known. Times are ISO 8601, UTC. `first_token_ms` is as in Progress, `waited_s` as in LaneState.
     `bound_by` is what attempts waited for most, None where they never waited; `used` is the mean share of each limit.
+    `lost_attempts` are those that killed processes may have had in flight, at most: they may be billed, and no other
+    count has them. `held_usd` is what the budget counts beside `cost_usd` for all attempts whose cost nobody told; None
+    without a budget, and as long as one of them has no bound and nothing was seen to cost anything.
     """
 
     run_id: str
@@ -151,6 +154,8 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     completion_tokens: int | None
     cost_usd: float | None
     unpriced_rows: int
+    lost_attempts: int = 0
+    held_usd: float | None = None
     started_at: str
     finished_at: str
     wall_s: float

@@ -150,11 +150,14 @@ def summary_lines(summary: Summary) -> Iterator[str]:
     yield f"  rows      {summary.rows:,}: {counts}" + (f" (errors: {errors})" if errors else "")
     if summary.by_error_class:
         yield "  why       column error_message of each failed row says it; --retry-failed sends those rows again"
-    yield f"  requests  {requests}" + (
-        f"; {summary.maybe_billed:,} possibly billed without a result" if summary.maybe_billed else ""
-    )
+    cut = f"; {summary.maybe_billed:,} possibly billed without a result" if summary.maybe_billed else ""
+    lost = f"; at most {summary.lost_attempts:,} more were in flight when a process was killed"
+    yield f"  requests  {requests}{cut}" + (lost if summary.lost_attempts else "")
     yield f"  tokens    {_known(summary.prompt_tokens)} in, {_known(summary.completion_tokens)} out"
-    yield f"  cost      {cost_text(summary.cost_usd, summary.unpriced_rows, digits=6)}"
+    held = (
+        f"; the budget holds {summary.held_usd:.6f} USD more for attempts of unknown cost" if summary.held_usd else ""
+    )
+    yield f"  cost      {cost_text(summary.cost_usd, summary.unpriced_rows, digits=6)}{held}"
     first_token = f", first token after {summary.first_token_ms:.0f} ms" if summary.first_token_ms is not None else ""
     yield f"  time      {summary.wall_s:.1f} s{first_token}; the counts above are over all runs of this output"
     yield f"  output    {summary.output}"

@@ -9,8 +9,8 @@ from batchrun.engine.lending import Lending
 from batchrun.engine.member import Member
 from batchrun.engine.shares import past_of_a_death
 from batchrun.engine.sharing import Sharing
-from batchrun.execution.affording import spent_of
 from batchrun.execution.around import Around
+from batchrun.execution.exposure import spent_of
 from batchrun.execution.leftovers import remove_spools
 from batchrun.execution.parts import OpenPart
 from batchrun.execution.resume import OpenRun, open_part, settle_replacing

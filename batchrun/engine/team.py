@@ -38,11 +38,10 @@ from batchrun.engine.sharing import Sharing
 from batchrun.engine.takeover import Takeover
 from batchrun.engine.telling import Telling
 from batchrun.errors import BatchrunError
-from batchrun.execution.affording import spent_of
 from batchrun.execution.around import Around
 from batchrun.execution.ending import Ending
 from batchrun.execution.endings import Endings, stopped_by
-from batchrun.execution.exposure import begin_sending
+from batchrun.execution.exposure import begin_sending, spent_of
 from batchrun.execution.flow import TICK_S
 from batchrun.execution.parts import OpenPart
 from batchrun.execution.resume import OpenRun

@@ -8,6 +8,7 @@ from batchrun.budget import Budget, Spent, most_tokens, with_messages
 from batchrun.errors import RecordError
 from batchrun.events import Watcher
 from batchrun.execution.examine import Examined
+from batchrun.execution.exposure import spent_of
 from batchrun.execution.resume import OpenRun
 from batchrun.job.catalogue import quote_of
 from batchrun.job.lanes import lanes_of
@@ -45,17 +46,6 @@ def borrowing_of(run: OpenRun, watcher: Watcher, *, dearest_nanousd: int, lender
     if run.job.limits.max_cost_usd is None:
         return None
     return _spending(run, Budget(0, Spent(dearest_nanousd=dearest_nanousd)), watcher, lender)
-
-
-def spent_of(run: OpenRun) -> Spent:
-    """Return what the ledger of a run says was spent."""
-    totals = run.store.totals()
-    return Spent(
-        known_nanousd=totals.cost_nanousd,
-        held_nanousd=totals.held_nanousd,
-        uncosted=totals.uncosted,
-        dearest_nanousd=run.store.dearest_nanousd(),
-    )
 
 
 def _spending(run: OpenRun, budget: Budget, watcher: Watcher, lender: Lender | None = None) -> Spending:

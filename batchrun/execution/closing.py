@@ -9,13 +9,16 @@ from importlib.metadata import version
 
 import msgspec
 
+from batchrun.budget import Spent
 from batchrun.errors import ExitStatus
 from batchrun.events import Bound, Summary, SummaryInput, Totals
 from batchrun.execution.ending import Ending
+from batchrun.execution.exposure import spent_of
 from batchrun.execution.identity import input_fingerprint
 from batchrun.execution.resume import OpenRun
 from batchrun.execution.tolerance import most_failed
 from batchrun.job.settings import LimitSettings
+from batchrun.ledger.lost import lost_attempts
 from batchrun.ledger.records import Tallies
 from batchrun.model.outcome import STATUSES
 from batchrun.pricing import usd
@@ -56,13 +59,24 @@ def _all_reasons(first: Ending, endings: Sequence[Ending]) -> str:
 
 
 class Counts(msgspec.Struct, frozen=True, kw_only=True):
-    """What the ledger counts at the end of a run; `first_token_ms`, `waited_s` and `used` are of this run alone."""
+    """What the ledger counts at the end of a run; `first_token_ms`, `waited_s` and `used` are of this run alone.
+
+    `lost` are the attempts that killed processes may have had in flight.
+    """
 
     tallies: Tallies
     totals: Totals
+    spent: Spent
+    lost: int
     first_token_ms: float | None = None
     waited_s: Mapping[Bound, float] = {}
     used: Mapping[Bound, float] = {}
+
+
+def counts_of(run: OpenRun) -> Counts:
+    """Return what the ledger of a run counts, of this run alone nothing."""
+    store = run.store
+    return Counts(tallies=store.tallies(), totals=store.totals(), spent=spent_of(run), lost=lost_attempts(store))
 
 
 def summary_of(
@@ -107,6 +121,8 @@ def summary_of(
         completion_tokens=totals.completion_tokens if totals.completion_tokens or not answered else None,
         cost_usd=usd(totals.cost_nanousd) if priced > 0 or totals.cost_nanousd else None,
         unpriced_rows=tallies.unpriced,
+        lost_attempts=counts.lost,
+        held_usd=_held_usd(counts.spent, run.job.limits),
         started_at=started_at.isoformat(),
         finished_at=datetime.now(tz=UTC).isoformat(),
         wall_s=round(wall_s, 3),
@@ -118,6 +134,16 @@ def summary_of(
         output=str(run.places.output),
         versions=versions(),
     )
+
+
+def _held_usd(spent: Spent, limits: LimitSettings) -> float | None:
+    """Return what the budget counts beside the known costs; None without a budget.
+
+    An attempt without a bound counts as the dearest so far: while nothing has cost anything, that is not known either.
+    """
+    if limits.max_cost_usd is None or (spent.uncosted and not spent.dearest_nanousd):
+        return None
+    return usd(spent.nanousd - spent.known_nanousd)
 
 
 def _longest(waited_s: Mapping[Bound, float]) -> Bound | None:
@@ -132,9 +158,8 @@ def standing_summary(run: OpenRun) -> Summary | None:
         standing = msgspec.json.decode(run.places.summary.read_bytes(), type=Summary)
     except (OSError, msgspec.DecodeError):
         return None
-    counts = Counts(tallies=run.store.tallies(), totals=run.store.totals())
     now = datetime.now(tz=UTC)
-    counted = summary_of(run, counts, [], complete=True, started_at=now, wall_s=0.0)
+    counted = summary_of(run, counts_of(run), [], complete=True, started_at=now, wall_s=0.0)
     same = msgspec.structs.replace(
         counted,
         reason=standing.reason,
@@ -145,6 +170,7 @@ def standing_summary(run: OpenRun) -> Summary | None:
         bound_by=standing.bound_by,
         waited_s=standing.waited_s,
         used=standing.used,
+        held_usd=standing.held_usd,
         input=standing.input,
         output=standing.output,
         versions=standing.versions,

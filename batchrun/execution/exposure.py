@@ -1,11 +1,13 @@
-"""How much a kill would cost, noted in the ledger before anything is sent, and taken back at the end."""
+"""What an output has cost by its ledger, and how much a kill would, noted before anything is sent until the end."""
 
 from __future__ import annotations
 
+from batchrun.budget import Spent
 from batchrun.events import Watcher
 from batchrun.execution.leftovers import LOST
 from batchrun.execution.resume import OpenRun
 from batchrun.job.lanes import most_in_flight
+from batchrun.ledger.lost import count_lost
 
 
 def begin_sending(run: OpenRun, watcher: Watcher, *, most: int | None = None) -> None:
@@ -17,6 +19,7 @@ def begin_sending(run: OpenRun, watcher: Watcher, *, most: int | None = None) ->
     pending = sum(part.pending for part in run.open_parts)
     with run.store.changing():
         lost = run.store.begin_sending(min(most_in_flight(run.job), pending) if most is None else most)
+        count_lost(run.store, lost)
     if lost:
         watcher.noted(LOST, attempts=lost)
 
@@ -25,3 +28,14 @@ def end_sending(run: OpenRun) -> None:
     """Note that all that was in flight is recorded."""
     with run.store.changing():
         run.store.end_sending()
+
+
+def spent_of(run: OpenRun) -> Spent:
+    """Return what the ledger of a run says was spent."""
+    totals = run.store.totals()
+    return Spent(
+        known_nanousd=totals.cost_nanousd,
+        held_nanousd=totals.held_nanousd,
+        uncosted=totals.uncosted,
+        dearest_nanousd=run.store.dearest_nanousd(),
+    )

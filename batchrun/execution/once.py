@@ -12,7 +12,7 @@ import msgspec
 from batchrun.errors import BatchrunError, ExitStatus, OutputError
 from batchrun.events import Bystander, Summary, Watcher
 from batchrun.execution.around import Access, Around
-from batchrun.execution.closing import Counts, standing_summary, summary_of
+from batchrun.execution.closing import counts_of, standing_summary, summary_of
 from batchrun.execution.ending import Ending
 from batchrun.execution.exposure import end_sending
 from batchrun.execution.opening import open_run
@@ -60,9 +60,8 @@ def _carried_out(run: OpenRun, around: Around, send: Send) -> Summary:
     pulse = around.pulse
     endings, fault = _driven(run, lambda: send(run, around))
     complete = not fault and _all_sealed(run)
-    counts = Counts(
-        tallies=run.store.tallies(),
-        totals=run.store.totals(),
+    counts = msgspec.structs.replace(
+        counts_of(run),
         first_token_ms=pulse.first_token_ms,
         waited_s=pulse.waited_s,
         used=pulse.mean_used,

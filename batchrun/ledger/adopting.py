@@ -16,6 +16,7 @@ from pathlib import Path
 import msgspec
 
 from batchrun.errors import OutputError
+from batchrun.ledger.lost import count_lost
 from batchrun.ledger.opening import open_store, reading, writing
 from batchrun.ledger.records import SpentMinute
 from batchrun.ledger.store import SENDING, Store
@@ -99,6 +100,7 @@ def _merge(store: Store, theirs: Store) -> None:
     store.add_totals(
         msgspec.structs.replace(totals, uncosted=totals.uncosted + lost), dearest_nanousd=theirs.dearest_nanousd()
     )
+    count_lost(store, lost)
     store.add_spent(theirs.spent(0))
 
 

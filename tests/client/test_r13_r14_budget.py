@@ -135,8 +135,28 @@ def test_r13_killed_again_and_again_a_run_spends_no_more_than_its_budget(
         spent = float(served.stats()["cost_usd"])
         assert spent <= BUDGET_USD
         assert spent > BUDGET_USD - (lost + 2) * whole_usd / ROWS * 2
-        assert summary_of(tmp_path / "out")["cost_usd"] <= spent
+        summary = summary_of(tmp_path / "out")
+        assert summary["cost_usd"] <= spent <= summary["cost_usd"] + summary["held_usd"]
+        assert summary["lost_attempts"] == lost
+        assert f"; at most {lost} more were in flight when a process was killed" in ended.stdout
+        assert f"; the budget holds {summary['held_usd']:.6f} USD more for attempts of unknown cost" in ended.stdout
         check_raised(job, served, whole_usd, lost=lost)
+        assert summary_of(tmp_path / "out")["lost_attempts"] == lost
+
+
+def test_without_a_budget_lost_attempts_are_counted_and_nothing_is_held_for_them(tmp_path: Path) -> None:
+    """A run that was only stopped loses none; a complete output tells the same each time it is asked."""
+    with endpoint("latency_ms=10") as served:
+        write_rows(tmp_path, prompts(60))
+        job = job_file(tmp_path, endpoint={"base_url": served.base_url}, limits={"concurrency": 10})
+        assert command("run", job, step=("batchrun.ledger.store:Store.commit", "after", 2)).returncode == CRASHED
+        ended = command("run", job, "--json")
+        assert ended.returncode == 0, ended.stderr
+        summary = json.loads(ended.stdout)
+        assert (summary["lost_attempts"], summary["held_usd"]) == (10, None)
+        assert command("run", job, "--json").stdout == ended.stdout
+        again = ran(job, fresh=True)
+        assert (again.lost_attempts, again.held_usd, again.maybe_billed) == (0, None, 0)
 
 
 def test_r13_a_run_that_waits_for_its_budget_drains_on_a_signal(tmp_path: Path) -> None:
@@ -201,6 +221,7 @@ def test_r13_without_a_price_replies_of_unknown_cost_count_at_the_dearest(tmp_pa
         job = budget_job(tmp_path, server.base_url, 10, limits={"concurrency": 1, "max_cost_usd": 1.0})
         summary = ran(job)
         assert (summary.exit_status, summary.unpriced_rows, summary.cost_usd) == (4, 2, 0.3)
+        assert summary.held_usd == pytest.approx(0.6)
         assert ran(job).exit_status == 4
         assert len(server.requests) == 3
         assert ran(job, "limits.max_cost_usd=1.3").exit_status == 4
@@ -213,6 +234,7 @@ def test_r14_attempts_that_were_sent_and_cut_stay_spent(tmp_path: Path) -> None:
         summary = ran(job, f"limits.max_cost_usd={BOUND_USD * 2.5}")
         assert summary.exit_status == 4
         assert (summary.maybe_billed, summary.cost_usd) == (2, None)
+        assert summary.held_usd == pytest.approx(2 * BOUND_USD)
         assert len(server.requests) == 2
 
 

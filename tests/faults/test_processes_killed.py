@@ -131,7 +131,9 @@ def test_a_killed_worker_process_loses_nothing_and_its_parts_are_taken_over(tmp_
     assert stats["prompts"] == 600
     assert stats["paid_twice"] <= CONCURRENCY // 2
     assert stats["max_in_flight"] <= CONCURRENCY
-    assert summary_of(tmp_path / "out")["by_status"] == {"ok": 600}
+    summary = summary_of(tmp_path / "out")
+    assert summary["by_status"] == {"ok": 600}
+    assert stats["paid_twice"] <= summary["lost_attempts"] <= CONCURRENCY // 2
     assert not list((tmp_path / "out" / "_batchrun").glob("*-*"))
 
 
