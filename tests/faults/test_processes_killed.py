@@ -301,6 +301,7 @@ def leftovers(folder: Path, served: Endpoint, rows: int) -> Path:
         wait_for(lambda: served.stats()["replies"] > rows // 5)
         kill([run.forked.pid, *run.workers()])
         run.forked.wait()
+    wait_for(lambda: is_free(folder / "out" / "_batchrun" / "lock"))
     assert len(list((folder / "out" / "_batchrun").glob("ledger-*.sqlite"))) == 2
     return job
 
