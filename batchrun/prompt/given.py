@@ -13,10 +13,10 @@ from batchrun.errors import JobError, RecordError
 from batchrun.model.record import Record
 
 
-def refuse_unknown(columns: Collection[str], known: Collection[str]) -> None:
-    """Raise JobError where a prompt needs a column that is not among the input's `known` ones."""
+def refuse_unknown(where: str, columns: Collection[str], known: Collection[str]) -> None:
+    """Raise JobError where the job's key `where` needs a column that is not among the input's `known` ones."""
     if missing := sorted(set(columns) - set(known)):
-        raise JobError(f"prompt: no row has a column `{missing[0]}`; the input has {', '.join(known) or 'no columns'}")
+        raise JobError(f"{where}: no row has a column `{missing[0]}`; the input has {', '.join(known) or 'no columns'}")
 
 
 def values_of(record: Record) -> Mapping[str, object]:

@@ -47,8 +47,10 @@ class BodyPrompter:
         self._system = compiled("prompt.system", system, known)
         self.columns: frozenset[str] = frozenset()
         if columns is not None:
-            self.columns = frozenset([BODY]) | (self._system.names if self._system else frozenset())
-            refuse_unknown(self.columns, known)
+            named = self._system.names if self._system else frozenset[str]()
+            refuse_unknown("prompt.system", named, known)
+            refuse_unknown("input.path", (BODY,), known)
+            self.columns = named | {BODY}
 
     def messages(self, record: Record) -> Messages:
         """Return the encoded `body.messages`; raises RecordError when they are none."""

@@ -69,8 +69,10 @@ class Prompter:
         else:
             self._messages_columns = tuple(name for name in ("messages",) if name in known)
             self._prompt_column = "prompt" if "prompt" in known else None
-        self.columns = self._needed() if columns is not None else frozenset[str]()
-        refuse_unknown(self.columns, known)
+        needed: Mapping[str, frozenset[str]] = self._needed() if columns is not None else {}
+        for where, names in needed.items():
+            refuse_unknown(where, names, known)
+        self.columns = frozenset[str]().union(*needed.values())
         if columns is not None and self._user is None and not self._messages_columns and self._prompt_column is None:
             raise JobError(
                 "prompt: set prompt.user or prompt.messages, or give the input a column `messages` or `prompt`; "
@@ -78,13 +80,15 @@ class Prompter:
                 + ('; for lines of an OpenAI batch set input.format = "openai-batch"' if {*known} >= BATCH_LINE else "")
             )
 
-    def _needed(self) -> frozenset[str]:
-        names = set(self._messages_columns)
-        for template in (self._system, self._user):
-            if template is not None:
-                names |= template.names
-        names |= {name for name in (self._prompt_column, self._params) if name is not None}
-        return frozenset(names)
+    def _needed(self) -> Mapping[str, frozenset[str]]:
+        """Return the columns that a record must hold, by the key of the job that needs them."""
+        return {
+            "prompt.system": self._system.names if self._system else frozenset(),
+            "prompt.user": self._user.names if self._user else frozenset(),
+            "prompt.messages": frozenset(self._messages_columns),
+            "prompt.params": frozenset(name for name in (self._params,) if name is not None),
+            "prompt": frozenset(name for name in (self._prompt_column,) if name is not None),
+        }
 
     def messages(self, record: Record) -> Messages:
         """Return the encoded messages of one record; raises RecordError when it has none."""

@@ -25,7 +25,7 @@ class _Null(jinja2.StrictUndefined):
     __slots__ = ()
 
     def __init__(self, what: str) -> None:
-        super().__init__(hint=f"the prompt prints {what}, which is null in this row", exc=RecordError)  # type: ignore[arg-type]
+        super().__init__(hint=f"it prints {what}, which is null in this row", exc=RecordError)  # type: ignore[arg-type]
 
     def __bool__(self) -> bool:  # type: ignore[override]
         return False
@@ -80,13 +80,13 @@ def _nulls_within(what: str, value: object) -> object:
 
 def _printable(value: object) -> object:
     if value is None:
-        raise RecordError("the prompt prints none")
+        raise RecordError("it prints none")
     if isinstance(value, dict | list):
         return json.dumps(value, ensure_ascii=False, allow_nan=False, default=_unprintable)
     if isinstance(value, bytes) or (isinstance(value, float) and not math.isfinite(value)):
-        raise RecordError("the prompt prints binary data, or a number that is not finite")
+        raise RecordError("it prints binary data, or a number that is not finite")
     if callable(value) and not isinstance(value, jinja2.Undefined):
-        raise RecordError("the prompt prints a function, not what it returns; for a field of that name write x['name']")
+        raise RecordError("it prints a function, not what that returns; for a field of that name write x['name']")
     return value
 
 
@@ -122,21 +122,27 @@ class Template:
         self._where = where
         try:
             tree = environment.parse(source)
-            if next(tree.find_all((nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends)), None):
-                raise JobError(f"{where}: a template can't include, import or extend another one")
+            if other := next(tree.find_all((nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends)), None):
+                raise JobError(f"{where}, line {other.lineno}: a template can't include, import or extend another one")
             named = {node.name for node in tree.find_all(nodes.Name)}
             hidden = named & environment.globals.keys() & set(known)  # a column called `range` is meant, not Jinja's
             self.names = frozenset(meta.find_undeclared_variables(tree) | hidden)
             self._template = environment.from_string(tree)
         except jinja2.TemplateSyntaxError as error:
             raise JobError(f"{where}: not a valid template, line {error.lineno}: {error.message}") from None
+        except SyntaxError as error:  # Python's, of what Jinja made of the template: its line is none of the template
+            raise JobError(f"{where}: not a valid template: {error.msg}") from None
+        except RecursionError:
+            raise JobError(f"{where}: not a valid template: nested too deeply") from None
+        except ValueError:
+            raise JobError(f"{where}: not a valid template: a number has too many digits") from None
         self._template.globals = dict(self._template.globals)  # Jinja copies them for each row, from a slow mapping
 
     def render(self, values: Mapping[str, object]) -> str:
-        """Return the text for one row; raises RecordError when the template can't be filled in."""
+        """Return the text for one row; raises RecordError, naming the key, when the template can't be filled in."""
         try:
             return self._template.render({name: _with_nulls(name, values.get(name)) for name in self.names})
-        except RecordError:
-            raise
+        except RecordError as error:
+            raise RecordError(f"{self._where}: {error}") from None
         except Exception as error:  # noqa: BLE001 - whatever a row's data raises is that row's failure
             raise RecordError(f"{self._where}: {type(error).__name__} while the template was filled in") from None

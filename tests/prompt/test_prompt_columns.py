@@ -131,9 +131,9 @@ def test_nul_emoji_and_large_numbers_come_through() -> None:
 
 
 def test_a_column_of_messages_that_no_row_has() -> None:
-    with pytest.raises(JobError, match="no row has a column `m`"):
+    with pytest.raises(JobError, match=r"^prompt\.messages: no row has a column `m`"):
         Prompter(PromptSettings(messages="m"), ["text"])
-    with pytest.raises(JobError, match="no row has a column `p`"):
+    with pytest.raises(JobError, match=r"^prompt\.params: no row has a column `p`"):
         Prompter(PromptSettings(user="u", params="p"), ["text"])
 
 

@@ -180,7 +180,7 @@ def test_columns_that_are_needed() -> None:
     assert prompter().columns == {"body"}
     assert prompter(system="{{ custom_id }}").columns == {"body", "custom_id"}
     assert BodyPrompter(system="{{ anything }}", model_known=True, columns=None).columns == frozenset()
-    with pytest.raises(JobError, match="no row has a column `nope`"):
+    with pytest.raises(JobError, match=r"^prompt\.system: no row has a column `nope`"):
         prompter(system="{{ nope }}")
     with pytest.raises(JobError, match="no row has a column `body`"):
         BodyPrompter(system=None, model_known=True, columns=["custom_id"])

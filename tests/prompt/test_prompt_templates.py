@@ -113,7 +113,9 @@ def test_a_column_is_meant_where_jinja_has_a_helper_of_its_name(name: str) -> No
 def test_printing_a_null_fails_the_row(template: str) -> None:
     """Plain, through a filter, joined to a text, in a list, or looped over; a missing key is the same."""
     prompter = Prompter(PromptSettings(user=template), [*ROW, "missing_here"])
-    with pytest.raises(RecordError, match=r"^the prompt prints `(gone|missing_here)`, which is null in this row$"):
+    with pytest.raises(
+        RecordError, match=r"^prompt\.user: it prints `(gone|missing_here)`, which is null in this row$"
+    ):
         prompter.messages(record(ROW))
 
 
@@ -196,7 +198,11 @@ def test_a_function_is_no_text(template: str) -> None:
 
 @pytest.mark.parametrize(
     "template",
-    ["{{ text", "{% if text %}", "{{ text | nofilter }}", "{% nonsense %}", "a\n{% endif %}"],
+    [
+        *("{{ text", "{% if text %}", "{{ text | nofilter }}", "{% nonsense %}", "a\n{% endif %}"),
+        *("{{ " + "(" * 3000, "{{ 1" + "0" * 5000 + " }}", "{{ range(a=1, a=2) }}", "{% if text %}" * 120),
+        "{% if text %}" * 120 + "{% endif %}" * 120,
+    ],
 )
 @pytest.mark.parametrize("key", ["system", "user"])
 def test_a_wrong_template_is_a_job_error(key: str, template: str) -> None:
@@ -208,13 +214,23 @@ def test_a_wrong_template_is_a_job_error(key: str, template: str) -> None:
 def test_the_line_of_a_wrong_template_is_named() -> None:
     with pytest.raises(JobError, match="line 2"):
         Prompter(PromptSettings(user="a\n{% endif %}"), ROW)
+    with pytest.raises(JobError, match=r"^prompt\.user, line 2: a template can't include"):
+        Prompter(PromptSettings(user="a\n{% include 'b' %}"), ROW)
+
+
+@pytest.mark.parametrize("template", ["{{ gone }}", "{{ gone ~ text }}", "{{ count / 0 }}", "{{ text.upper }}"])
+@pytest.mark.parametrize("key", ["system", "user"])
+def test_a_row_that_fails_tells_the_key_of_the_template(key: str, template: str) -> None:
+    prompter = Prompter(PromptSettings(**{"user": "u", key: template}), ROW)
+    with pytest.raises(RecordError, match=rf"^prompt\.{key}: "):
+        prompter.messages(record(ROW))
 
 
 def test_a_name_that_no_row_has() -> None:
-    with pytest.raises(JobError, match="no row has a column `txet`; the input has text, id"):
+    with pytest.raises(JobError, match=r"^prompt\.user: no row has a column `txet`; the input has text, id"):
         Prompter(PromptSettings(user="{{ text }} {% if txet %}{% endif %}"), ["text", "id"])
-    with pytest.raises(JobError, match="no row has a column `a`; the input has no columns"):
-        Prompter(PromptSettings(user="{{ a }}"), [])
+    with pytest.raises(JobError, match=r"^prompt\.system: no row has a column `a`; the input has no columns"):
+        Prompter(PromptSettings(system="{{ a }}"), [])
 
 
 def test_needed_columns() -> None:
