@@ -1,7 +1,7 @@
 """Jinja2 templates over a row's columns, sandboxed, in which a null can be tested but not printed.
 
 Printing a null, plain or through a filter, fails its row, so that no prompt with the word "None" in it is ever paid
-for (SPEC.md, section 2, Prompts).
+for (SPEC.md, section 2, Prompts). In a list or object that is printed, which is JSON text, it is JSON's null.
 """
 
 from __future__ import annotations
@@ -81,20 +81,13 @@ def _nulls_within(what: str, value: object) -> object:
 def _printable(value: object) -> object:
     if value is None:
         raise RecordError("it prints none")
-    if isinstance(value, dict | list):
-        return json.dumps(value, ensure_ascii=False, allow_nan=False, default=_unprintable)
+    if isinstance(value, dict | list | tuple):
+        return _as_json(cast("object", value))
     if isinstance(value, bytes) or (isinstance(value, float) and not math.isfinite(value)):
         raise RecordError("it prints binary data, or a number that is not finite")
     if callable(value) and not isinstance(value, jinja2.Undefined):
         raise RecordError("it prints a function, not what that returns; for a field of that name write x['name']")
     return value
-
-
-def _unprintable(value: object) -> str:
-    """Raise RecordError for what JSON has no form for; a null raises its own, which names the column."""
-    if isinstance(value, _Null):
-        return str(value)
-    raise RecordError(f"a value of type {type(value).__name__} can't be printed as JSON")
 
 
 def _is_null(value: object) -> bool:

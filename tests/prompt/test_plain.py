@@ -106,7 +106,7 @@ def test_no_name_of_jinjas_or_pythons_is_taken_for_a_columns(name: str) -> None:
         assert by_jinja(source, (name,)).render({name: "its text"}) == "its text"
 
 
-@pytest.mark.parametrize("value", [3, True, ["a"], {"b": 1}, 0.5])
+@pytest.mark.parametrize("value", [3, True, ["a"], {"b": 1}, 0.5, ["a", None], {"b": [None]}])
 def test_a_value_that_is_no_text_is_printed_by_jinja(value: object) -> None:
     plain = compiled("prompt.user", "it: {{ text }}", ["text"])
     assert plain is not None

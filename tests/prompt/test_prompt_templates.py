@@ -76,6 +76,21 @@ def test_tojson_writes_json_not_html(template: str, text: str) -> None:
     assert filled(template) == text
 
 
+@pytest.mark.parametrize(
+    ("template", "text"),
+    [
+        ("{{ about }}", '{"size": 3, "none": null, "items": "its items"}'),
+        ("{{ holes }}", '["a", null]'),
+        ("{{ [about.none, {'a': holes}] }}", '[null, {"a": ["a", null]}]'),
+        ("{{ [gone] }} {{ {'a': gone} }}", '[null] {"a": null}'),
+        ("{{ [none] }} {{ (gone, none, 'b') }}", '[null] [null, null, "b"]'),
+        ("{{ about.items() | list }}", '[["size", 3], ["none", null], ["items", "its items"]]'),
+    ],
+)
+def test_a_null_in_a_list_or_object_that_is_printed_is_that_of_json(template: str, text: str) -> None:
+    assert filled(template) == text
+
+
 @pytest.mark.parametrize("name", ["range", "dict", "lipsum", "cycler", "joiner", "namespace"])
 def test_a_column_is_meant_where_jinja_has_a_helper_of_its_name(name: str) -> None:
     assert filled(f"{{{{ {name} }}}}", {name: "10-20"}) == "10-20"
@@ -97,8 +112,6 @@ def test_a_column_is_meant_where_jinja_has_a_helper_of_its_name(name: str) -> No
         "{{ 'a' ~ gone }}",
         "{{ gone + 'a' }}",
         "{{ gone < 3 }}",
-        "{{ [gone] }}",
-        "{{ {'a': gone} }}",
         "{{ [gone] | join }}",
         "{{ '%s' | format(gone) }}",
         "{{ '%r' | format(gone) }}",
@@ -111,7 +124,7 @@ def test_a_column_is_meant_where_jinja_has_a_helper_of_its_name(name: str) -> No
     ],
 )
 def test_printing_a_null_fails_the_row(template: str) -> None:
-    """Plain, through a filter, joined to a text, in a list, or looped over; a missing key is the same."""
+    """Plain, through a filter, joined to a text, or looped over; a missing key is the same."""
     prompter = Prompter(PromptSettings(user=template), [*ROW, "missing_here"])
     with pytest.raises(
         RecordError, match=r"^prompt\.user: it prints `(gone|missing_here)`, which is null in this row$"
@@ -125,8 +138,7 @@ def test_printing_a_null_fails_the_row(template: str) -> None:
         "{{ about.none }}",
         "{{ about.none | upper }}",
         "{{ about.none ~ 'x' }}",
-        "{{ about }}",
-        "{{ holes }}",
+        "{{ holes ~ 'x' }}",
         "{{ holes | join(',') }}",
         "{{ holes | map('upper') | join }}",
         "{% for hole in holes %}{{ hole ~ ',' }}{% endfor %}",
