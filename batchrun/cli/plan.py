@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 import click
 import msgspec
 
+from batchrun.cli.pace import pace_of
 from batchrun.cli.wording import duration
 from batchrun.engine.access import access_of
 from batchrun.errors import JobError, RecordError
@@ -16,7 +17,6 @@ from batchrun.execution.affording import CostRange, cost_range
 from batchrun.execution.deadline import local_text
 from batchrun.execution.examine import Examined, examine
 from batchrun.job.deadline import deadline_at
-from batchrun.job.lanes import lanes_of
 from batchrun.job.load import load_job
 from batchrun.job.places import places_of
 from batchrun.job.settings import Job
@@ -26,8 +26,9 @@ from batchrun.pricing import Rate, nanousd_from_usd, usd_text
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """What a run would do: rows, files, what is still missing for it, and its first requests as they would be sent.
 
-    Where no `price` is known, `unpriced` says why. `deadline` is that of a run started now, `rows_by_deadline` how many
-    rows the limits of pace let it send until then, None where one of the two is not set.
+    `shortest_time_s` and `days` are what one request for each row takes at least by the limits in `paced_by`, `days`
+    only where a day has one. Where no `price` is known, `unpriced` says why. `deadline` is that of a run started now,
+    `rows_by_deadline` how many rows the limits of pace let it send until then, None where one of the two is not set.
     `budget` says what limits.max_cost_usd means for the job.
     """
 
@@ -38,7 +39,9 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     parts: int
     columns: Sequence[str]
     files: Sequence[str]
+    paced_by: Sequence[str]
     shortest_time_s: float | None
+    days: int | None
     deadline: str | None
     deadline_s: float | None
     rows_by_deadline: int | None
@@ -81,7 +84,7 @@ def plan_job_file(
     job = load_job(path, overrides=overrides, date=date)
     examined = examine(job, places_of(job))
     rows = examined.survey.rows if limit is None else min(limit, examined.survey.rows)
-    shortest_s = _shortest_time_s(job, rows)
+    pace = pace_of(job)
     deadline, deadline_s = _deadline(job)
     cost = cost_range(examined, rows)
     plan = Plan(
@@ -95,10 +98,12 @@ def plan_job_file(
             for column in examined.survey.columns
         ],
         files=[f"{file.path}: {file.rows:,} rows, {file.size:,} bytes" for file in examined.survey.files],
-        shortest_time_s=shortest_s,
+        paced_by=pace.keys,
+        shortest_time_s=pace.shortest_s(rows),
+        days=pace.days(rows),
         deadline=deadline,
         deadline_s=deadline_s,
-        rows_by_deadline=_rows_by(deadline_s, rows, shortest_s),
+        rows_by_deadline=pace.rows_by(deadline_s, rows),
         price=_price(examined),
         unpriced=examined.quote.unknown,
         cost=cost,
@@ -166,12 +171,6 @@ def _missing(job: Job) -> str | None:
     return None
 
 
-def _shortest_time_s(job: Job, rows: int) -> float | None:
-    lanes = lanes_of(job) if job.limits.strategy == "spread" else lanes_of(job)[:1]
-    rates = [lane.requests_per_minute for lane in lanes if lane.requests_per_minute is not None]
-    return rows / sum(rates) * 60 if len(rates) == len(lanes) else None
-
-
 def _deadline(job: Job) -> tuple[str | None, float | None]:
     """Return the deadline of a run that starts now, as it is read on this machine, and the seconds until then."""
     if job.limits.deadline is None:
@@ -179,13 +178,6 @@ def _deadline(job: Job) -> tuple[str | None, float | None]:
     now = dt.datetime.now(tz=dt.UTC)
     at = deadline_at(job.limits.deadline, now)
     return local_text(at), (at - now).total_seconds()
-
-
-def _rows_by(deadline_s: float | None, rows: int, shortest_s: float | None) -> int | None:
-    """Return how many of `rows` can be sent by the deadline, when all of them take at least `shortest_s`."""
-    if deadline_s is None or shortest_s is None:
-        return None
-    return rows if shortest_s <= deadline_s else int(rows * deadline_s / shortest_s)
 
 
 def _lines(plan: Plan) -> Iterator[str]:
@@ -197,17 +189,18 @@ def _lines(plan: Plan) -> Iterator[str]:
         yield f"           and {len(plan.files) - 5:,} more files"
     yield f"  columns  {', '.join(plan.columns) or 'none'}"
     yield f"  output   {plan.output}"
-    if plan.shortest_time_s is not None:
-        yield f"  time     at least {plan.shortest_time_s:.0f} s at requests_per_minute"
-    if plan.deadline_s is not None:
-        yield f"  deadline {plan.deadline}, in {duration(plan.deadline_s)}{_by_deadline(plan)}"
-    yield f"  price    {_price_line(plan)}"
-    if plan.cost is not None:
-        yield f"  cost     {_cost_line(plan.cost, plan.rows)}"
-    if plan.budget is not None:
-        yield f"  budget   {plan.budget}"
-    if plan.missing is not None:
-        yield f"  missing  {plan.missing}"
+    facts = {
+        "time": _time_line(plan),
+        "days": _days_line(plan.days),
+        "deadline": _deadline_line(plan),
+        "price": _price_line(plan),
+        "cost": _cost_line(plan.cost, plan.rows),
+        "budget": plan.budget,
+        "missing": plan.missing,
+    }
+    for name, fact in facts.items():
+        if fact is not None:
+            yield f"  {name:8} {fact}"
     for request in plan.requests:
         if request.body is None:
             yield f"  row {request.row} would fail: {request.problem}"
@@ -216,15 +209,35 @@ def _lines(plan: Plan) -> Iterator[str]:
             yield f"  row {request.row} would send:\n    {body}"
 
 
-def _by_deadline(plan: Plan) -> str:
+def _time_line(plan: Plan) -> str | None:
+    if plan.shortest_time_s is None:
+        return None
+    return f"at least {plan.shortest_time_s:.0f} s at {' and '.join(plan.paced_by)}"
+
+
+def _days_line(days: int | None) -> str | None:
+    if days is None:
+        return None
+    if days > 1:
+        return f"at least {days:,}: requests_per_day does not let all rows be sent in one"
+    return "one is enough: requests_per_day lets all rows be sent in it"
+
+
+def _deadline_line(plan: Plan) -> str | None:
+    if plan.deadline_s is None:
+        return None
+    deadline = f"{plan.deadline}, in {duration(plan.deadline_s)}"
     if plan.rows_by_deadline is None:
-        return ""
+        return deadline
+    lets = f"{' and '.join(plan.paced_by)} {'let' if len(plan.paced_by) > 1 else 'lets'}"
     if plan.rows_by_deadline == plan.rows:
-        return "; requests_per_minute lets all rows be sent until then"
-    return f"; too soon: requests_per_minute lets {plan.rows_by_deadline:,} of {plan.rows:,} rows be sent until then"
+        return f"{deadline}; {lets} all rows be sent until then"
+    return f"{deadline}; too soon: {lets} {plan.rows_by_deadline:,} of {plan.rows:,} rows be sent until then"
 
 
-def _cost_line(cost: CostRange, rows: int) -> str:
+def _cost_line(cost: CostRange | None, rows: int) -> str | None:
+    if cost is None:
+        return None
     most = "unbounded without max_tokens" if cost.most_usd is None else f"at most {cost.most_usd:.6f}"
     by = f", by the first {cost.looked_at:,} rows" if cost.looked_at < rows else ""
     without = f"; {cost.unpriced:,} rows have no price" if cost.unpriced else ""

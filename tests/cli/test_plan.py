@@ -127,6 +127,16 @@ def test_without_the_extra_a_plan_is_refused(tmp_path: Path, monkeypatch: pytest
             "; too soon: requests_per_minute lets 1 of 2 rows be sent until then",
             1,
         ),
+        (
+            {"deadline": "25h", "requests_per_minute": 1, "requests_per_day": 1},
+            "; requests_per_minute and requests_per_day let all rows be sent until then",
+            2,
+        ),
+        (
+            {"deadline": "1h", "requests_per_day": 1},
+            "; too soon: requests_per_day lets 1 of 2 rows be sent until then",
+            1,
+        ),
         ({"deadline": "06:00"}, "", None),
     ],
 )
@@ -144,6 +154,27 @@ def test_the_deadline_and_whether_the_pace_allowed_can_make_it(
     assert plan["rows_by_deadline"] == by_then
     assert plan["deadline_s"] > 0
     assert f"{at:%H:%M}" == "06:00" or limits["deadline"] != "06:00"
+
+
+@pytest.mark.parametrize(
+    ("limits", "days", "told"),
+    [
+        ({"requests_per_day": 2}, 3, "at least 3: requests_per_day does not let all rows be sent in one"),
+        ({"requests_per_day": 5}, 1, "one is enough: requests_per_day lets all rows be sent in it"),
+        ({"requests_per_minute": 5}, None, None),
+    ],
+)
+def test_the_days_that_a_limit_a_day_makes_of_the_rows(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], limits: dict[str, Any], days: int | None, told: str | None
+) -> None:
+    write_rows(tmp_path, prompts(5))
+    path = str(job_file(tmp_path, limits=limits))
+    plan_job_file(path, (), None, limit=None, shown=0, as_json=False)
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  days ")]
+    assert lines == ([] if told is None else [f"  days     {told}"])
+    plan_job_file(path, (), None, limit=None, shown=0, as_json=True)
+    plan = json.loads(capsys.readouterr().out)
+    assert (plan["days"], plan["paced_by"]) == (days, list(limits))
 
 
 def test_a_plan_without_a_deadline_tells_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
