@@ -12,15 +12,17 @@ import msgspec
 from batchrun.cli.pace import pace_of
 from batchrun.cli.wording import duration
 from batchrun.engine.access import access_of
-from batchrun.errors import JobError, RecordError
-from batchrun.execution.affording import CostRange, cost_range
+from batchrun.errors import JobError
+from batchrun.execution.affording import LOOKED_AT_ROWS, CostRange, cost_range
 from batchrun.execution.deadline import local_text
 from batchrun.execution.examine import Examined, examine
+from batchrun.execution.requesting import Requests
 from batchrun.job.deadline import deadline_at
 from batchrun.job.load import load_job
 from batchrun.job.places import places_of
 from batchrun.job.settings import Job
 from batchrun.pricing import Rate, nanousd_from_usd, usd_text
+from batchrun.worker import OpenRow
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,7 +31,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     `shortest_time_s` and `days` are what one request for each row takes at least by the limits in `paced_by`, `days`
     only where a day has one. Where no `price` is known, `unpriced` says why. `deadline` is that of a run started now,
     `rows_by_deadline` how many rows the limits of pace let it send until then, None where one of the two is not set.
-    `budget` says what limits.max_cost_usd means for the job.
+    `budget` says what limits.max_cost_usd means for the job. Of the first `looked_at` rows `unsendable` ones would fail
+    before they are sent, the first of them because of `problem`.
     """
 
     job: str
@@ -50,6 +53,9 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     cost: CostRange | None
     budget: str | None
     missing: str | None
+    looked_at: int
+    unsendable: int
+    problem: str | None
     requests: Sequence[ShownRequest]
 
 
@@ -80,13 +86,17 @@ def plan_job_file(
     shown: int,
     as_json: bool,
 ) -> None:
-    """Check a job file against its input and print the plan; raises JobError when anything is wrong."""
+    """Check a job file against its input and print the plan; raises JobError when anything is wrong.
+
+    That is so too, once the plan is printed, where it could look at all rows and none can be sent.
+    """
     job = load_job(path, overrides=overrides, date=date)
     examined = examine(job, places_of(job))
     rows = examined.survey.rows if limit is None else min(limit, examined.survey.rows)
     pace = pace_of(job)
     deadline, deadline_s = _deadline(job)
     cost = cost_range(examined, rows)
+    first = _first_rows(examined, rows, shown)
     plan = Plan(
         job=job.name,
         input=job.input.path,
@@ -109,25 +119,49 @@ def plan_job_file(
         cost=cost,
         budget=_budget(job.limits.max_cost_usd, cost),
         missing=_missing(job),
-        requests=list(_requests(examined, min(rows, shown))),
+        looked_at=first.looked_at,
+        unsendable=first.unsendable,
+        problem=first.problem,
+        requests=first.shown,
     )
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(plan), indent=2).decode())
     else:
         click.echo("\n".join(_lines(plan)))
+    if 0 < rows == first.unsendable:
+        raise JobError(f"input: none of the {rows:,} rows can be sent; {first.problem}")
 
 
-def _requests(examined: Examined, count: int) -> Iterator[ShownRequest]:
-    envelope = examined.envelope()
-    for stretch in examined.reader(examined.layout).stretches([range(count)]):
-        for record in stretch.records:
-            try:
-                messages = examined.prompter.messages(record)
-                request = envelope.seal(record.row, messages, examined.prompter.params(record))
-            except RecordError as error:
-                yield ShownRequest(row=record.row, problem=str(error))
-            else:
-                yield ShownRequest(row=record.row, body=msgspec.Raw(request.body))
+class _FirstRows(msgspec.Struct, frozen=True, kw_only=True):
+    """What the first `looked_at` rows come to; `problem` is that of the first that is `unsendable`."""
+
+    looked_at: int
+    unsendable: int
+    problem: str | None
+    shown: Sequence[ShownRequest]
+
+
+def _first_rows(examined: Examined, rows: int, shown: int) -> _FirstRows:
+    """Make the requests of the first of `rows`, as a run does, and keep the first `shown` of them."""
+    requests = Requests(examined.prompter, examined.envelope())
+    looked_at = unsendable = 0
+    problem: str | None = None
+    kept: list[ShownRequest] = []
+    for record in examined.first_records(min(rows, max(shown, LOOKED_AT_ROWS))):
+        looked_at += 1
+        row = requests.row(record)
+        if row.request is None:
+            unsendable += 1
+            problem = problem or f"row {row.row}: {row.unsendable}"
+        if len(kept) < shown:
+            kept.append(_shown(row))
+    return _FirstRows(looked_at=looked_at, unsendable=unsendable, problem=problem, shown=kept)
+
+
+def _shown(row: OpenRow) -> ShownRequest:
+    if row.request is None:
+        return ShownRequest(row=row.row, problem=row.unsendable)
+    return ShownRequest(row=row.row, body=msgspec.Raw(row.request.body))
 
 
 def _price(examined: Examined) -> ShownPrice | None:
@@ -197,6 +231,7 @@ def _lines(plan: Plan) -> Iterator[str]:
         "cost": _cost_line(plan.cost, plan.rows),
         "budget": plan.budget,
         "missing": plan.missing,
+        "failing": _failing_line(plan),
     }
     for name, fact in facts.items():
         if fact is not None:
@@ -233,6 +268,13 @@ def _deadline_line(plan: Plan) -> str | None:
     if plan.rows_by_deadline == plan.rows:
         return f"{deadline}; {lets} all rows be sent until then"
     return f"{deadline}; too soon: {lets} {plan.rows_by_deadline:,} of {plan.rows:,} rows be sent until then"
+
+
+def _failing_line(plan: Plan) -> str | None:
+    if not plan.unsendable:
+        return None
+    of = f"all {plan.rows:,}" if plan.looked_at == plan.rows else f"the first {plan.looked_at:,}"
+    return f"{plan.unsendable:,} of {of} rows would fail before they are sent, first {plan.problem}"
 
 
 def _cost_line(cost: CostRange | None, rows: int) -> str | None:

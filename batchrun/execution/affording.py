@@ -63,23 +63,22 @@ def cost_range(examined: Examined, rows: int) -> CostRange | None:
         return None
     looked_at = unpriced = least = most = 0
     bounded = True
-    for stretch in examined.reader(examined.layout).stretches([range(min(rows, LOOKED_AT_ROWS))]):
-        for record in stretch.records:
-            looked_at += 1
-            try:
-                messages = examined.prompter.messages(record)
-                fields = {**job.request, **(examined.prompter.params(record) or {})}
-            except RecordError:  # it costs nothing
-                continue
-            model = fields.get("model")
-            if (rates := tariff(None, model if isinstance(model, str) else None)) is None:
-                unpriced += 1
-                continue
-            tokens = with_messages(most_tokens(fields), messages)
-            usage = Usage(prompt_tokens=len(messages.plain) // BYTES_PER_TOKEN, completion_tokens=0)
-            least += rates.nanousd(usage) or 0
-            bounded = bounded and tokens.completion is not None
-            most += rates.most_nanousd(tokens.prompt, tokens.completion or 0)
+    for record in examined.first_records(min(rows, LOOKED_AT_ROWS)):
+        looked_at += 1
+        try:
+            messages = examined.prompter.messages(record)
+            fields = {**job.request, **(examined.prompter.params(record) or {})}
+        except RecordError:  # it costs nothing
+            continue
+        model = fields.get("model")
+        if (rates := tariff(None, model if isinstance(model, str) else None)) is None:
+            unpriced += 1
+            continue
+        tokens = with_messages(most_tokens(fields), messages)
+        usage = Usage(prompt_tokens=len(messages.plain) // BYTES_PER_TOKEN, completion_tokens=0)
+        least += rates.nanousd(usage) or 0
+        bounded = bounded and tokens.completion is not None
+        most += rates.most_nanousd(tokens.prompt, tokens.completion or 0)
     if looked_at == unpriced:
         return None
     share = rows / looked_at

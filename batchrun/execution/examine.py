@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -12,7 +13,7 @@ from batchrun.job.catalogue import Quote, quote_of
 from batchrun.job.lanes import lanes_of
 from batchrun.job.places import Places
 from batchrun.job.settings import OPENAI_BATCH, Job
-from batchrun.model.record import Column, Survey
+from batchrun.model.record import Column, Record, Survey
 from batchrun.model.request import Envelope
 from batchrun.prompt.openai_batch import CUSTOM_ID, BodyPrompter
 from batchrun.prompt.prompter import Prompter, Prompting
@@ -37,6 +38,12 @@ class Examined(msgspec.Struct, frozen=True, kw_only=True):
         """Return a reader of the input for the prompts and for `layout`'s carried columns."""
         carried = tuple(column.name for column in layout.carried)
         return open_reader(self.survey, Needs(values=self.prompter.columns, carried=carried))
+
+    def first_records(self, count: int) -> Iterator[Record]:
+        """Yield the first `count` records, or all there are, with what prompts need of them."""
+        reader = open_reader(self.survey, Needs(values=self.prompter.columns, carried=()))
+        for stretch in reader.stretches([range(min(count, self.survey.rows))]):
+            yield from stretch.records
 
     def envelope(self) -> Envelope:
         """Return the fixed part of the job's requests, as they go to its first endpoint."""
@@ -88,18 +95,16 @@ def _all_unbounded(examined: Examined) -> bool:
     """Say whether each of the first rows has a price and no bound."""
     job, tariff = examined.job, examined.quote.tariff
     looked_at = 0
-    reader = examined.reader(examined.layout)
-    for stretch in reader.stretches([range(min(examined.survey.rows, LOOKED_AT_ROWS))]):
-        for record in stretch.records:
-            try:
-                fields = {**job.request, **(examined.prompter.params(record) or {})}
-            except RecordError:
-                continue
-            looked_at += 1
-            model = fields.get("model")
-            priced = tariff is not None and tariff(None, model if isinstance(model, str) else None) is not None
-            if not priced or most_completion_tokens(fields) is not None:
-                return False
+    for record in examined.first_records(LOOKED_AT_ROWS):
+        try:
+            fields = {**job.request, **(examined.prompter.params(record) or {})}
+        except RecordError:
+            continue
+        looked_at += 1
+        model = fields.get("model")
+        priced = tariff is not None and tariff(None, model if isinstance(model, str) else None) is not None
+        if not priced or most_completion_tokens(fields) is not None:
+            return False
     return looked_at > 0
 
 

@@ -180,3 +180,45 @@ def test_the_days_that_a_limit_a_day_makes_of_the_rows(
 def test_a_plan_without_a_deadline_tells_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _, plan = planned(tmp_path, capsys)
     assert (plan["deadline"], plan["deadline_s"], plan["rows_by_deadline"]) == (None, None, None)
+
+
+def test_rows_that_would_fail_before_they_are_sent_are_counted_beyond_those_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_rows(tmp_path, [*prompts(3), {"id": 3, "prompt": None}, "no JSON", *prompts(2)])
+    path = str(job_file(tmp_path))
+    plan_job_file(path, (), None, limit=None, shown=0, as_json=False)
+    lines = capsys.readouterr().out.splitlines()
+    why = "row 3: no prompt: `prompt` null in this row"
+    assert f"  failing  2 of all 7 rows would fail before they are sent, first {why}" in lines
+    plan_job_file(path, (), None, limit=None, shown=0, as_json=True)
+    plan = json.loads(capsys.readouterr().out)
+    assert (plan["looked_at"], plan["unsendable"], plan["problem"]) == (7, 2, why)
+
+
+def test_a_plan_of_rows_that_can_be_sent_says_nothing_of_failing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, plan = planned(tmp_path, capsys)
+    assert (plan["looked_at"], plan["unsendable"], plan["problem"]) == (2, 0, None)
+
+
+def test_where_no_row_can_be_sent_the_plan_is_shown_and_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_rows(tmp_path, [{"text": None}] * 2)
+    path = str(job_file(tmp_path, prompt={"user": "{{ text }}"}))
+    with pytest.raises(
+        JobError, match=r"^input: none of the 2 rows can be sent; row 0: prompt\.user: it prints `text`"
+    ):
+        plan_job_file(path, (), None, limit=None, shown=1, as_json=False)
+    assert "  failing  2 of all 2 rows" in capsys.readouterr().out
+
+
+def test_a_plan_that_did_not_look_at_all_rows_is_not_refused_for_the_first(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The others may well be sent."""
+    write_rows(tmp_path, [{"prompt": None}] * 1001)
+    plan_job_file(str(job_file(tmp_path)), (), None, limit=None, shown=0, as_json=False)
+    assert "  failing  1,000 of the first 1,000 rows would fail" in capsys.readouterr().out
