@@ -133,6 +133,9 @@ def plan(
     as_json: bool,
 ) -> None:
     """Send nothing: check the whole job and input, count, show the first rendered requests."""
+    import signal  # noqa: PLC0415
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have it ignored, and a template never end
     with loading():
         from batchrun.cli.plan import plan_job_file  # noqa: PLC0415
 

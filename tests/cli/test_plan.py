@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+import signal
+import subprocess
 import sys
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
-from e2e_tools import job_file, prompts, write_rows
+from e2e_tools import COMMAND, PATIENCE_S, job_file, prompts, wait_for, write_rows
 
 from batchrun.cli.plan import plan_job_file
 from batchrun.errors import JobError
@@ -222,3 +224,26 @@ def test_a_plan_that_did_not_look_at_all_rows_is_not_refused_for_the_first(
     write_rows(tmp_path, [{"prompt": None}] * 1001)
     plan_job_file(str(job_file(tmp_path)), (), None, limit=None, shown=0, as_json=False)
     assert "  failing  1,000 of the first 1,000 rows would fail" in capsys.readouterr().out
+
+
+def test_a_template_that_never_ends_is_ended_by_the_first_sigint(tmp_path: Path) -> None:
+    """Also where it was started in the background of a script: a shell has SIGINT ignored there."""
+    write_rows(tmp_path, prompts(1))
+    endless = "{% for i in range(90000) %}{% for j in range(90000) %}{% endfor %}{% endfor %}"
+    words = [*COMMAND, "plan", str(job_file(tmp_path, prompt={"user": endless * 9}))]
+    plan = subprocess.Popen(
+        ["/bin/sh", "-c", "trap '' INT; exec \"$@\"", "sh", *words], stderr=subprocess.PIPE, text=True
+    )
+    try:
+        wait_for(lambda: catches_sigint(plan.pid), plan)
+        plan.send_signal(signal.SIGINT)
+        _, told = plan.communicate(timeout=PATIENCE_S)
+    finally:
+        plan.kill()
+    assert (plan.returncode, told) == (130, "\nbatchrun: stopped by SIGINT\n")
+
+
+def catches_sigint(pid: int) -> bool:
+    """Say whether a process has a handler for it."""
+    status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+    return bool(int(status.partition("SigCgt:")[2].split()[0], 16) >> (signal.SIGINT - 1) & 1)
