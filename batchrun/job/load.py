@@ -25,6 +25,8 @@ _UNKNOWN = r"(?s)Object contains unknown field `(?P<name>.*?)`(?: - at `\$(?P<at
 _MISSING = r"(?s)Object missing required field `(?P<name>.*?)`(?: - at `\$(?P<at>.*)`)?$"
 _PLACE = r"(?s)^(?P<what>.*?)(?: - at `(?:key in )?\$(?P<at>.*)`)?$"
 _PLACEHOLDER = r"\{[^{}/]*\}"
+_OF_REQUEST = frozenset(("model", "temperature", "max_tokens"))
+"""Keys of [request], which takes any, that may be looked for elsewhere."""
 _NO_BARE_WORD = r"[\"'\[]|\{(?!date\}|[{%#])"
 """How a TOML value begins that is no bare word; `{date}` and templates are."""
 
@@ -127,12 +129,7 @@ def _worded(message: str, under: str = "") -> str:
     if unknown := re.match(_UNKNOWN, message):
         at, name = _dotted(unknown["at"], under), unknown["name"]
         place = f"{at}.{name}" if at else name
-        names = sorted(field.encode_name for kind in _kinds_at(at) for field in getattr(kind, "fields", ()))
-        import difflib  # noqa: PLC0415 - 0.6 ms of CPU that only a wrong key needs
-
-        close = difflib.get_close_matches(name, names, n=1)
-        known = f"did you mean `{close[0]}`?" if close else f"expected one of {', '.join(names)}"
-        return f"{place}: unknown key; {known}"
+        return f"{place}: unknown key; {_known_instead(at, name)}"
     if missing := re.match(_MISSING, message):
         at, name = _dotted(missing["at"], under), missing["name"]
         return f"{f'{at}.{name}' if at else name}: missing; it is required"
@@ -149,6 +146,31 @@ def _worded(message: str, under: str = "") -> str:
     what = what.replace("`object | array`", "a table or an array of tables")
     what = what[:1].lower() + what[1:].replace("`object`", "a table").replace("`array`", "an array")
     return f"{at or 'job file'}: {what}"
+
+
+def _known_instead(at: str, name: str) -> str:
+    """Say where the key `name`, which is none of the table at a dotted path, is one, or which key may be meant."""
+    if owners := _tables_with(name):
+        return f"it is a key of {' or '.join(owners)}"
+    names = sorted(_keys_of(_kinds_at(at)))
+    import difflib  # noqa: PLC0415 - 0.6 ms of CPU that only a wrong key needs
+
+    close = difflib.get_close_matches(name, names, n=1)
+    return f"did you mean `{close[0]}`?" if close else f"expected one of {', '.join(names)}"
+
+
+def _tables_with(name: str) -> list[str]:
+    """Return the tables of the job file that have a key, as they are written there."""
+    tables = {"the job file's top level": _kinds_at("")}
+    for table in _keys_of(_kinds_at("")):
+        tables[f"[{table}]"] = _kinds_at(table)
+        tables[f"[[{table}]]"] = _kinds_at(f"{table}[0]")
+    found = [table for table, kinds in tables.items() if name in _keys_of(kinds)]
+    return [*found, "[request]"] if name in _OF_REQUEST else found
+
+
+def _keys_of(kinds: Iterable[msgspec.inspect.Type]) -> list[str]:
+    return [field.encode_name for kind in kinds for field in getattr(kind, "fields", ())]
 
 
 def _dotted(at: str | None, under: str) -> str:

@@ -82,6 +82,11 @@ def test_an_override_names_an_entry_by_its_place(tmp_path: Path) -> None:
             "endpoint[0].model: is for one of several endpoints; with one, set request.model",
         ),
         ((url("a"), url("b") + "\nnam = 'x'"), "endpoint[1].nam: unknown key; did you mean `name`?"),
+        (
+            (url("a"), url("b") + "\nrequests_per_day = 5"),
+            "endpoint[1].requests_per_day: unknown key; it is a key of [limits]",
+        ),
+        ((url("a"), url("b") + "\nmax_tokens = 5"), "endpoint[1].max_tokens: unknown key; it is a key of [request]"),
         ((url("a"), "name = 'x'"), "endpoint[1].base_url: missing; it is required"),
         ((url("a"), url("b") + "\nconcurrency = 0"), "endpoint[1].concurrency: expected `int` >= 1"),
         ((url("a"), 'base_url = "b"'), "endpoint[1].base_url: expected an http:// or https:// URL"),
