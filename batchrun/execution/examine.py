@@ -17,6 +17,7 @@ from batchrun.model.record import Column, Record, Survey
 from batchrun.model.request import Envelope
 from batchrun.prompt.openai_batch import CUSTOM_ID, BodyPrompter
 from batchrun.prompt.prompter import Prompter, Prompting
+from batchrun.reader.jsonl import refuse_without_objects
 from batchrun.reader.source import Needs, Reader
 from batchrun.reader.survey import open_reader, survey_input, would_take
 from batchrun.writer.schema import Layout, refuse_clashes
@@ -109,7 +110,16 @@ def _all_unbounded(examined: Examined) -> bool:
 
 
 def _prompter(job: Job, survey: Survey) -> Prompting:
-    columns = survey.column_names() if survey.rows else None
+    try:
+        return _prompter_of(job, survey, survey.column_names() if survey.rows else None)
+    except JobError:
+        if survey.format == "jsonl":
+            _prompter_of(job, survey, None)  # what is wrong with the job whatever the columns are
+            refuse_without_objects(survey)
+        raise
+
+
+def _prompter_of(job: Job, survey: Survey, columns: tuple[str, ...] | None) -> Prompting:
     if survey.format == OPENAI_BATCH:
         system = job.prompt.system if job.prompt else None
         return BodyPrompter(system=system, model_known="model" in job.request, columns=columns)

@@ -14,6 +14,7 @@ from batchrun.errors import JobError
 from batchrun.model.record import Column, InputFile, Record, Stretch, Survey
 from batchrun.reader.columns import ColumnTypes, fit
 from batchrun.reader.decode import Rows, decode_lines
+from batchrun.reader.foreign import EXPECTED, refuse_foreign
 from batchrun.reader.lines import LineCursor, Lines, read_blocks
 from batchrun.reader.source import Needs, label, labels, spans
 
@@ -28,17 +29,27 @@ if TYPE_CHECKING:
 def survey_jsonl(paths: Sequence[str], keys: KeyCheck | None = None) -> Survey:
     """Scan all files once, in the order given: rows, digests, column kinds and, if asked, keys.
 
-    A bad line counts as a row without values. Raises JobError when a file can't be read, its compressed data
-    is torn, or the keys are no keys.
+    A bad line counts as a row without values. Raises JobError when a file can't be read or is no text in UTF-8, its
+    compressed data is torn, or the keys are no keys.
     """
     types = ColumnTypes()
     files = tuple(_survey_file(path, name, types, keys) for path, name in zip(paths, labels(paths), strict=True))
     survey = Survey(format="jsonl", files=files, columns=types.columns(), key=keys.column if keys else None)
     if keys is not None:
         if survey.rows and keys.column not in survey.column_names():
+            refuse_without_objects(survey)
             raise JobError(f"input.key: no row has a column `{keys.column}`")
         keys.finish(lambda: _places(paths, keys.column))
     return survey
+
+
+def refuse_without_objects(survey: Survey) -> None:
+    """Raise JobError, saying what is wrong with the first line, where lines were surveyed and none has a column."""
+    if survey.columns or not survey.rows:
+        return
+    first = next(JsonlReader(survey, Needs(values=frozenset(), carried=())).stretches([range(1)]))
+    if (problem := first.records[0].problem) is not None:
+        raise JobError(f"input.path: {problem}; {EXPECTED}")
 
 
 def _survey_file(path: str, name: str, types: ColumnTypes, keys: KeyCheck | None) -> InputFile:
@@ -49,6 +60,8 @@ def _survey_file(path: str, name: str, types: ColumnTypes, keys: KeyCheck | None
     digest = hashlib.sha256()
     count = 0
     for block in read_blocks(path, digest.update):
+        if not count:
+            refuse_foreign(path, block.texts)
         count += len(block.texts)
         for lines in block.stretches():
             rows = decode_lines(lines, name)

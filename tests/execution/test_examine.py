@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -59,3 +60,32 @@ def test_a_column_of_that_name_is_no_key_of_other_formats(tmp_path: Path) -> Non
     assert found.survey.key is None
     with pytest.raises(JobError, match=r"set input\.format = \"openai-batch\""):
         examined(tmp_path, input={"format": "jsonl"})
+
+
+@pytest.mark.parametrize("prompt", [{"user": "{{ text }}"}, {"messages": "text"}, {"user": "u", "params": "p"}])
+def test_lines_of_which_none_is_an_object_are_told_of_instead_of_columns(
+    tmp_path: Path, prompt: dict[str, str]
+) -> None:
+    write_rows(tmp_path, ["id,text", '1,"good"'])
+    job = load_job(job_file(tmp_path, prompt=prompt))
+    with pytest.raises(JobError) as refused:
+        examine(job, places_of(job))
+    assert str(refused.value) == (
+        "input.path: rows.jsonl line 1: not JSON: Expecting value at character 1; "
+        "expected JSON lines: a JSON object on each line, in UTF-8, each line ended by LF"
+    )
+
+
+@pytest.mark.parametrize(
+    ("rows", "user", "told"),
+    [
+        (["id,text"], "{{ text", "prompt.user: not a valid template"),
+        (["{}"], "{{ text }}", "prompt.user: no row has a column `text`; the input has no columns"),
+        (['{"txt": 1}', "nope"], "{{ text }}", "prompt.user: no row has a column `text`; the input has txt"),
+    ],
+)
+def test_else_what_is_wrong_with_the_prompt_is_told(tmp_path: Path, rows: list[str], user: str, told: str) -> None:
+    write_rows(tmp_path, rows)
+    job = load_job(job_file(tmp_path, prompt={"user": user}))
+    with pytest.raises(JobError, match=re.escape(told)):
+        examine(job, places_of(job))

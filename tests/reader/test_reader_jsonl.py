@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import tracemalloc
 from typing import TYPE_CHECKING
 
 import pytest
+import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reader_inputs import carried, kinds, records, stretches, survey, write_jsonl, write_text
@@ -46,6 +48,38 @@ def test_a_bom_further_down_is_a_bad_line(tmp_path: Path) -> None:
 def test_only_lf_ends_a_line(tmp_path: Path) -> None:
     found = lay_out(tmp_path, '{"a":"x\u2028y\u0085z"}\n'.encode() + b'{"a":\r1}\n')
     assert [record.values for record in records(found)] == [{"a": "x\u2028y\u0085z"}, {"a": 1}]
+
+
+TEXT = '{"a":1}\n{"a":"zwölf"}\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        *((TEXT.encode(name), "text in UTF-16") for name in ("utf-16", "utf-16-le", "utf-16-be")),
+        *((TEXT.encode(name), "text in UTF-32") for name in ("utf-32", "utf-32-le", "utf-32-be")),
+        (b"\xfe\xff" + TEXT.encode("utf-16-be"), "text in UTF-16"),
+        (TEXT.replace("\n", "\r").encode(), "text whose lines end in CR alone"),
+        (TEXT.replace("\n", " \r\r ").encode(), "text whose lines end in CR alone"),
+        (b"PAR1\x15\x04\x15", "a Parquet file"),
+        (gzip.compress(TEXT.encode()), "compressed by gzip"),
+        (zstandard.compress(TEXT.encode()), "compressed by zstd"),
+    ],
+)
+def test_a_file_that_can_be_no_jsonl_is_told_for_what_it_is(tmp_path: Path, text: bytes, what: str) -> None:
+    with pytest.raises(JobError) as refused:
+        lay_out(tmp_path, text)
+    assert str(refused.value) == (
+        f"input.path: {tmp_path / 'rows.jsonl'} is {what}; "
+        "expected JSON lines: a JSON object on each line, in UTF-8, each line ended by LF"
+    )
+
+
+@pytest.mark.parametrize(
+    "text", [b'{"a":1}\r', b'{"a":\r1}\r', b'{"a":"}\\r{"}\r', b'{"a":1}\n{"a":1}\r{"a":1}\n', b"{\0\0\0\0"]
+)
+def test_a_file_that_only_looks_like_one_is_read(tmp_path: Path, text: bytes) -> None:
+    assert lay_out(tmp_path, text).rows
 
 
 def test_lines_of_white_space_are_no_rows_but_count_as_lines(tmp_path: Path) -> None:

@@ -72,9 +72,15 @@ def test_a_value_that_is_no_key_is_named_by_its_line(tmp_path: Path, line: bytes
     assert f"column `k` {what} at {path}:3; expected a string or an integer" in refusal(path)
 
 
-@pytest.mark.parametrize("text", [b'{"a":1}\n', b"nope\n"])
+@pytest.mark.parametrize("text", [b'{"a":1}\n', b"{}\nnope\n"])
 def test_a_key_that_no_row_has(tmp_path: Path, text: bytes) -> None:
     assert refusal(write_text(tmp_path / "rows.jsonl", text)) == "input.key: no row has a column `k`"
+
+
+def test_a_key_where_no_line_is_an_object(tmp_path: Path) -> None:
+    path = write_text(tmp_path / "rows.jsonl", b"k\nnope\n")
+    with pytest.raises(JobError, match=r"^input\.path: rows\.jsonl line 1: not JSON: .*; expected JSON lines: "):
+        survey(path, "k")
 
 
 def test_a_key_in_an_input_without_rows(tmp_path: Path) -> None:

@@ -108,7 +108,7 @@ def test_lines_of_another_kind_are_refused(tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "rows.jsonl", [{"prompt": "p"}])
     assert refusal(path) == "input.key: no row has a column `custom_id`"
     write_text(path, b"nope\nnope\n")
-    assert refusal(path) == "input.key: no row has a column `custom_id`"
+    assert refusal(path).startswith("input.path: rows.jsonl line 1: not JSON")
 
 
 def test_an_empty_file_still_has_its_custom_id(tmp_path: Path) -> None:
