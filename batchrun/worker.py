@@ -17,7 +17,7 @@ from batchrun.budget import MostTokens, Reservation
 from batchrun.client.breaker import Cause, Trip
 from batchrun.client.lane import Attempt, Lane
 from batchrun.client.lanes import Lanes, Shun
-from batchrun.client.outage import Weather
+from batchrun.client.outage import OUTAGES, Weather, may_be_outage
 from batchrun.errors import ExitStatus, RecordError
 from batchrun.events import LaneState, RowInFlight, Totals
 from batchrun.ledger.records import Entry
@@ -187,10 +187,13 @@ class Worker:
         if isinstance(came_to, Reply):
             return self._answered(row, request, lane, attempt, came_to, totals)
         self._lanes.changed()
+        excused = lane.breaker.excuse() if attempt.weather in OUTAGES else ()
+        if not may_be_outage(came_to):
+            lane.breaker.seen()
         wait_s, then = self._way_on(row, lane, attempt, came_to)
         if wait_s is None and then is Then.FAIL_ROW and (reply := came_to.instead) is not None:
             return self._answered(row, request, lane, attempt, reply, totals)
-        entry = Entry(row=request.row, totals=totals, tries=row.tries, lane=lane.number)
+        entry = Entry(row=request.row, totals=totals, tries=row.tries, lane=lane.number, reverts=excused)
         if wait_s is not None:
             return Step(entry=entry, wait_s=wait_s, weather=attempt.weather)
         if then is Then.STOP_RUN:
@@ -231,13 +234,8 @@ class Worker:
         lane.breaker.answered()
         account = self._account(row, request, lane, attempt, reply.flags)
         outcome = Completion(row=row.row, reply=reply, account=account)
-        entry = Entry(
-            row=row.row,
-            totals=totals,
-            outcome=outcome,
-            lane=lane.number,
-            first_token_ms=attempt.first_token_ms,
-        )
+        first_token_ms = attempt.first_token_ms
+        entry = Entry(row=row.row, totals=totals, outcome=outcome, lane=lane.number, first_token_ms=first_token_ms)
         return Step(entry=entry, weather=attempt.weather)
 
     def _tripped(self, row: OpenRow, lane: Lane, trouble: Trouble) -> Trip | None:
@@ -247,6 +245,8 @@ class Worker:
             return lane.breaker.rejected(row.row, cause, beside=self._lanes.rejected_beside(lane, cause))
         if trouble.error_class == "context_overflow":  # the endpoint answers: it is the row that is too long
             lane.breaker.answered()
+        elif may_be_outage(trouble) and lane.retries.may_be_sent(row.tries):
+            lane.breaker.doubt(row.row)
         return None
 
     def _way_on(self, row: OpenRow, lane: Lane, attempt: Attempt, trouble: Trouble) -> tuple[float | None, Then]:

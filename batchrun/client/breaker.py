@@ -1,10 +1,13 @@
-"""When rows that fail alike are one systemic failure and not so many bad rows: PROTOCOL.md 2.2, #24. Pure.
+"""When rows that fail alike are one systemic failure and not so many bad rows: PROTOCOL.md 2.2, #24; DESIGN.md 4. Pure.
 
 The rows of the streak that may still trip the breaker are suspects: their failures are recorded like any other, so that
-a crash loses none, but their parts wait, so that tripping can take them back in one transaction of the ledger.
+a crash loses none, but their parts wait, so that tripping can take them back in one transaction of the ledger. So are
+rows that had no try left for what may turn out to be an outage of the endpoint: where it does, they are sent again.
 """
 
 from __future__ import annotations
+
+from collections.abc import Collection
 
 import msgspec
 
@@ -36,6 +39,8 @@ class Breaker:
         self._streak: list[int] = []
         self._only_this_cause = True
         self._tripped_by: Cause | None = None
+        self._doubted: list[int] = []
+        self._excused: tuple[int, ...] = ()
 
     @property
     def tripped_by(self) -> Cause | None:
@@ -49,13 +54,34 @@ class Breaker:
 
     def answered(self) -> None:
         """Take note of a finished row that is no rejection: the endpoint does answer this job."""
-        if self._cause is None and not self._only_this_cause:  # nothing is suspected, as after most rows
+        if self._cause is None and not self._only_this_cause and not self._doubted:  # as after most rows
             return
+        self._doubted.clear()
         if self._tripped_by is not None:  # what tripped it stays pending, and so do the parts of those rows
             return
         self._only_this_cause = False
         self._cause = None
         self._streak.clear()
+
+    def seen(self) -> None:
+        """Take note of an exchange after which the endpoint is there: what failed before it was no outage."""
+        self._doubted.clear()
+
+    def doubt(self, row: int) -> None:
+        """Take note of a row that failed for want of tries, for what may be an outage."""
+        self._doubted.append(row)
+
+    def excuse(self) -> tuple[int, ...]:
+        """Return the rows that failed since the endpoint was last seen: it is an outage, they are to be sent again."""
+        excused = tuple(self._doubted)
+        self._doubted.clear()
+        self._excused += excused
+        return excused
+
+    def returned(self, rows: Collection[int]) -> None:
+        """Take note that rows are pending again."""
+        if self._excused:
+            self._excused = tuple(row for row in self._excused if row not in rows)
 
     def first_alike(self, cause: Cause) -> int | None:
         """Return how many rows failed for this cause, None where any other thing ever became of one."""
@@ -91,16 +117,25 @@ class Breaker:
 
     def suspects(self, rows: range) -> bool:
         """Say whether a failure among `rows` may still be taken back, or was."""
-        return any(row in rows for row in self._streak)
+        return any(row in rows for row in (*self._streak, *self._doubted, *self._excused))
 
     @property
     def suspected(self) -> int:
         """How many failures may still be taken back."""
-        return len(self._streak)
+        return len(self._streak) + self.doubted
+
+    @property
+    def doubted(self) -> int:
+        """How many of them for an outage."""
+        return len(self._doubted) + len(self._excused)
 
     def let_go(self) -> None:
-        """Suspect no row any more: those that were taken back are pending again, or none will be."""
-        self._streak.clear()
+        """Suspect no rejected row any more: those that were taken back are pending again, or none will be.
+
+        While rows that an outage excuses are on their way back it is they who are let go of, by `returned`.
+        """
+        if not self._excused:
+            self._streak.clear()
 
     def _why(self) -> str:
         which = f"the first {FIRST_ROWS} rows" if self._only_this_cause else f"{ROWS_IN_A_ROW} rows in a row"

@@ -209,13 +209,13 @@ class Lanes:
         return 0 if None in alike else sum(filter(None, alike))
 
     def suspect(self, rows: range) -> bool:
-        """Say whether a lane's breaker may still take back a failure among `rows`."""
+        """Say whether a lane's breaker, or an outage, may still take back a failure among `rows`."""
         return any(lane.breaker.suspects(rows) for lane in self._lanes)
 
     @property
     def suspected(self) -> int:
-        """How many failures breakers may still take back for another lane; 0 where there is only one."""
-        return sum(lane.breaker.suspected for lane in self._lanes) if self.are_several else 0
+        """How many failures may still be taken back and tried again, by a breaker only where another lane is left."""
+        return sum(lane.breaker.suspected if self.are_several else lane.breaker.doubted for lane in self._lanes)
 
     def close(self) -> None:
         """Let nothing in any more; whoever waits is sent away."""

@@ -5,10 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from enum import Enum
 
+from batchrun.model.attempt import Then, Trouble
+
 IN_A_ROW = 20
 FIRST_PROBE_S = 1.0
 LONGEST_PROBE_S = 60.0
 OUTAGE_ERRORS: frozenset[str] = frozenset({"connect", "timeout", "disconnected", "server"})
+
+
+def may_be_outage(trouble: Trouble) -> bool:
+    """Say whether trouble may be the endpoint's; any other says that it is there."""
+    return trouble.error_class in OUTAGE_ERRORS and trouble.then is Then.RETRY
 
 
 class Weather(Enum):
@@ -20,6 +27,9 @@ class Weather(Enum):
     TOO_LONG = "the outage is longer than the job allows"
     ENDS = "the outage ends"
     CROWDED = "this machine can open no more connections, the run goes on with those it has; `ulimit -n` may be too low"
+
+
+OUTAGES = frozenset({Weather.BEGINS, Weather.GOES_ON, Weather.TOO_LONG})
 
 
 class Outage:

@@ -69,9 +69,14 @@ class RetryPolicy:
 
     def __init__(self, limits: LimitSettings) -> None:
         """Bound tries and time by `limits`."""
+        self._most_ambiguous = limits.max_ambiguous_attempts
         self._retrying = Retrying()
         self._wait = WaitHintOrBackoff()
         self._stop = StopWhenSpent(limits) | stop_before_delay(limits.max_row_time_s)
+
+    def may_be_sent(self, tries: Tries) -> bool:
+        """Say whether a row without a try left may be sent again in spite of that, as far as it may be billed twice."""
+        return tries.ambiguous <= self._most_ambiguous
 
     def wait_s(self, tries: Tries, trouble: Trouble, *, elapsed_s: float) -> float | None:
         """Return the seconds until the row's next try, or None when it has none left.

@@ -187,14 +187,23 @@ def test_r07_a_straggler_holds_back_no_other_part_and_is_named(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("rows", "away_s"),
-    [(300, 0.0), pytest.param(3000, 180.0, marks=[pytest.mark.long, pytest.mark.timeout(600)])],
+    ("rows", "away_s", "max_attempts"),
+    [
+        *((300, 0.0, max_attempts) for max_attempts in (5, 2, 1)),
+        pytest.param(3000, 180.0, 5, marks=[pytest.mark.long, pytest.mark.timeout(600)]),
+    ],
 )
-def test_an_outage_fails_no_row(tmp_path: Path, rows: int, away_s: float, capsys: pytest.CaptureFixture[str]) -> None:
-    """DESIGN.md 4: the endpoint goes away in the middle and comes back on the same port; the run finishes."""
+def test_an_outage_fails_no_row(
+    tmp_path: Path, rows: int, away_s: float, max_attempts: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """DESIGN.md 4: the endpoint goes away in the middle and comes back on the same port; the run finishes.
+
+    Rows that had no try left before it was known for an outage are sent again.
+    """
     write_rows(tmp_path, prompts(rows))
     with endpoint("latency_ms=20") as first:
-        job = job_file(tmp_path, endpoint={"base_url": first.base_url}, limits={"max_ambiguous_attempts": 1})
+        limits = {"max_attempts": max_attempts, "max_ambiguous_attempts": 1}
+        job = job_file(tmp_path, endpoint={"base_url": first.base_url}, limits=limits, output={"rows_per_part": 20})
         run = start(job)
         wait_for(lambda: first.stats()["replies"] >= rows // 3, run)
         first.process.kill()
@@ -215,12 +224,14 @@ def test_an_outage_fails_no_row(tmp_path: Path, rows: int, away_s: float, capsys
             print(f"\nan endpoint away for {away_s:.0f} s: {figures}")  # noqa: T201
 
 
-def test_an_outage_that_lasts_too_long_ends_the_run_with_rows_pending(tmp_path: Path) -> None:
+@pytest.mark.parametrize("max_attempts", [5, 1])
+def test_an_outage_that_lasts_too_long_ends_the_run_with_rows_pending(tmp_path: Path, max_attempts: int) -> None:
     write_rows(tmp_path, prompts(100))
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))
         port = holder.getsockname()[1]
-    job = job_file(tmp_path, endpoint={"base_url": f"http://127.0.0.1:{port}/v1/openai"}, limits={"max_outage_s": 2})
+    limits = {"max_outage_s": 2, "max_attempts": max_attempts}
+    job = job_file(tmp_path, endpoint={"base_url": f"http://127.0.0.1:{port}/v1/openai"}, limits=limits)
     ended = batchrun("run", job)
     assert ended.returncode == 3
     assert "max_outage_s" in ended.stderr
