@@ -45,7 +45,7 @@ class Suspects:
 
         A rejected one may have to where there is another lane. Parts that are not suspected any more are written.
         """
-        if row.tries.errors and outcome is not None and self._may_come_back(outcome):
+        if row.tries.errors and outcome is not None and self._may_come_back(outcome):  # the first is what most lack
             self._hold(row)
         if self._parts:
             waited, self._parts = self._parts, []

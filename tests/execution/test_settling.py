@@ -100,7 +100,7 @@ def test_rows_taken_back_in_the_commit_that_settles_the_last_of_them_are_sent_ag
     async def main() -> None:
         house = House(lanes=2)
         breaker = house.lanes[0].breaker
-        rows = [OpenRow(row=row, request=None) for row in range(FIRST_ROWS)]
+        rows = [OpenRow(row=row, request=None, tries=Tries(attempts=1, errors=1)) for row in range(FIRST_ROWS)]
         entries = [settled(row.row) for row in rows]
         for row, entry in zip(rows[:-1], entries, strict=False):
             assert breaker.rejected(row.row, CAUSE) is None
