@@ -9,7 +9,9 @@ translated `from None`, because theirs can carry the key (A7); a message for eve
 
 from __future__ import annotations
 
+import asyncio
 import errno
+import functools
 import os
 import resource
 import socket
@@ -17,6 +19,7 @@ import ssl
 from collections.abc import Callable, Mapping
 
 import aiohttp
+from aiohttp.client_proto import ResponseHandler
 from aiohttp.http import HttpProcessingError
 
 from batchrun.client.arriving import ExchangeError, Phase
@@ -45,6 +48,24 @@ def new_connector(*, concurrency: int, is_tls: bool, keeps: bool) -> aiohttp.TCP
         socket_factory=_socket_factory(),
         ssl=ssl.create_default_context() if is_tls else True,
     )
+
+
+class Undisturbed(ResponseHandler):
+    """A connection of aiohttp's that is not taken for another exchange once it was told what nobody asked for.
+
+    aiohttp looks for that when an exchange gives its connection back, which may be before the rest of what came in one
+    piece with the reply is read. Later it asks only `is_connected`.
+    """
+
+    def is_connected(self) -> bool:
+        """Say whether it can be used again, or still is."""
+        return super().is_connected() and not self.should_close
+
+
+def connect_by(connector: aiohttp.BaseConnector, make: Callable[[asyncio.AbstractEventLoop], ResponseHandler]) -> None:
+    """Let each connection that is made from now on be what `make` returns."""
+    made = functools.partial(make, asyncio.get_running_loop())
+    connector._factory = made  # noqa: SLF001  # pyright: ignore[reportPrivateUsage, reportAttributeAccessIssue]
 
 
 def connect_bounds() -> aiohttp.ClientTimeout:

@@ -8,17 +8,14 @@ client/rehearsal.py.
 from __future__ import annotations
 
 import asyncio
-import functools
-from collections.abc import Callable
 
 import aiohttp
-from aiohttp.client_proto import ResponseHandler
 from aiohttp.helpers import TimerNoop
 from aiohttp.http import RawResponseMessage
 from aiohttp.http_parser import HttpParser
 
 from batchrun.client.arriving import at_once
-from batchrun.client.connecting import HeaderNames, unsent
+from batchrun.client.connecting import HeaderNames, Undisturbed, connect_by, unsent
 from batchrun.client.session import SLICE_BYTES
 from batchrun.model.attempt import Exchange
 
@@ -26,7 +23,7 @@ _NO_TIMER = TimerNoop()
 """For all bodies; each would make one of its own."""
 
 
-class Hearing(ResponseHandler):
+class Hearing(Undisturbed):
     """One connection: asked, heard, at rest; whatever is said at rest spoils it."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, names: HeaderNames) -> None:
@@ -132,6 +129,5 @@ class Hearing(ResponseHandler):
 
 def hear_over(connector: aiohttp.BaseConnector) -> None:
     """Let each connection that is made from now on be a Hearing."""
-    make: Callable[..., ResponseHandler] = Hearing
-    made = functools.partial(make, asyncio.get_running_loop(), HeaderNames())
-    connector._factory = made  # noqa: SLF001  # pyright: ignore[reportPrivateUsage, reportAttributeAccessIssue]
+    names = HeaderNames()
+    connect_by(connector, lambda loop: Hearing(loop, names))

@@ -20,7 +20,16 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from batchrun.client.arriving import ExchangeError, at_once
-from batchrun.client.connecting import HeaderNames, connect_bounds, cut, ended_early, lowered, unsent
+from batchrun.client.connecting import (
+    HeaderNames,
+    Undisturbed,
+    connect_bounds,
+    connect_by,
+    cut,
+    ended_early,
+    lowered,
+    unsent,
+)
 from batchrun.client.flights import Flights, Interrupting
 from batchrun.client.receiving import Receiving
 from batchrun.model.attempt import Exchange
@@ -34,6 +43,7 @@ async def open_session(
     connector: aiohttp.BaseConnector, url: URL, headers: Mapping[str, str], *, timeout_s: float, proxy: str | None
 ) -> AsyncGenerator[SessionTransport, None]:
     """Open what posts to `url` over `connector`, both closed at the end."""
+    connect_by(connector, Undisturbed)
     async with aiohttp.ClientSession(
         connector=connector,
         cookie_jar=_NoCookies(),

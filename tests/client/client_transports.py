@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import pytest
 from aiohttp import BaseConnector
+from aiohttp.client_proto import ResponseHandler
 
 from batchrun.client.lean import LeanTransport
 from batchrun.client.session import SessionTransport
@@ -63,11 +64,14 @@ def in_use(transport: Transport) -> int:
     return held - len(transport._idle) if isinstance(transport, LeanTransport) else held
 
 
-def idle_sockets(transport: Transport) -> list[socket.socket]:
-    """The sockets of the connections that wait for the next exchange."""
+def idle_protocols(transport: Transport) -> list[ResponseHandler]:
+    """The connections that wait for the next exchange."""
     if isinstance(transport, LeanTransport):
-        protocols = [protocol for _, protocol, _ in transport._idle]
-    else:
-        protocols = [protocol for kept in pool_of(transport)._conns.values() for protocol, _ in kept]
-    transports = [protocol.transport for protocol in protocols]
+        return [protocol for _, protocol, _ in transport._idle]
+    return [protocol for kept in pool_of(transport)._conns.values() for protocol, _ in kept]
+
+
+def idle_sockets(transport: Transport) -> list[socket.socket]:
+    """Their sockets."""
+    transports = [protocol.transport for protocol in idle_protocols(transport)]
     return [one.get_extra_info("socket") for one in transports if one is not None]
