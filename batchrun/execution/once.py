@@ -94,8 +94,10 @@ def _driven(run: OpenRun, drive: Callable[[], Sequence[Ending]]) -> tuple[Sequen
 
 
 def _all_sealed(run: OpenRun) -> bool:
+    """Say whether every part is in place whole, and none of its rows is pending again."""
     parts = run.store.parts()
-    return len(parts) == run.parts and sum(part.rows for part in parts) == run.rows
+    written = len(parts) == run.parts and sum(part.rows for part in parts) == run.rows
+    return written and not run.store.count_reopened(range(run.rows))
 
 
 def _is_whole(run: OpenRun) -> bool:

@@ -239,6 +239,35 @@ def test_r27_retry_failed_puts_new_outcomes_into_their_places(tmp_path: Path) ->
     assert sum(table_of(tmp_path / "out").column("attempts").to_pylist()) == requests == summary["requests_sent"]
 
 
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [("batchrun.execution.sending:send", ()), ("batchrun.engine.team:Team.go", ("--processes", "2"))],
+)
+def test_r27_retry_failed_that_is_stopped_is_not_complete(tmp_path: Path, target: str, words: tuple[str, ...]) -> None:
+    """All parts are in place by then, but hold rows that are pending again."""
+    write_rows(tmp_path, prompts(40))
+    with endpoint("error_rate=0.5") as served:
+        job = job_file(
+            tmp_path,
+            endpoint={"base_url": served.base_url},
+            limits={"max_failed": "100%"},
+            output={"rows_per_part": 10},
+        )
+        assert batchrun("run", job, "--set", "limits.max_attempts=1").returncode == 0
+        settled = summary_of(tmp_path / "out")["by_status"]
+        stopped = batchrun("run", job, "--retry-failed", *words, step=(target, "sigterm", 1))
+        assert stopped.returncode == 143, stopped.stderr
+        summary = summary_of(tmp_path / "out")
+        assert (summary["state"], summary["exit_status"], summary["by_status"]) == (
+            "partial",
+            143,
+            {"ok": settled["ok"]},
+        )
+        assert batchrun("run", job, "--set", "limits.max_attempts=30").returncode == 0
+    assert summary_of(tmp_path / "out")["by_status"] == {"ok": 40}
+    assert_whole(tmp_path / "out", 40)
+
+
 def test_passing_failures_of_open_parts_are_sent_again(tmp_path: Path) -> None:
     """SPEC.md, section 4: on a partial output the plain command tries again what may have passed."""
     write_rows(tmp_path, prompts(40))
