@@ -152,7 +152,8 @@ def _refuse_unfinished(examined: Examined, places: Places) -> None:
         return
     with reading(places.ledger) as earlier:
         same = not difference(_noted_identity(earlier), identity_of(examined.job, examined.survey))
-        rows, written = int(earlier.noted("rows") or 0), sum(part.rows for part in earlier.parts())
+        rows = int(earlier.noted("rows") or 0)
+        written = sum(part.rows for part in earlier.parts()) - earlier.count_reopened(range(rows))
     if same and written < rows:
         raise JobError(
             f"{places.output} holds an unfinished run of the same job and input ({written} of {rows} rows are "

@@ -159,6 +159,24 @@ def test_a_night_that_ran_over_midnight_is_not_begun_anew(tmp_path: Path) -> Non
     check_end(tmp_path / f"night-{today.isoformat()}", 60)
 
 
+def test_a_night_whose_failed_rows_were_to_be_sent_again_is_not_begun_anew(tmp_path: Path) -> None:
+    yesterday = (dt.datetime.now(tz=dt.UTC).date() - dt.timedelta(days=1)).isoformat()
+    write_rows(tmp_path, prompts(20))
+    job = job_file(
+        tmp_path,
+        limits={"max_failed": "100%", "max_attempts": 1},
+        output={"path": "night-{date}"},
+        simulator={"error_rate": 0.5},
+    )
+    assert batchrun("run", job, "--date", yesterday).returncode == 0
+    crash(job, ("batchrun.execution.sending:send", "before", 1), "--date", yesterday, "--retry-failed")
+    refused = batchrun("run", job)
+    assert refused.returncode == 2, refused.stderr
+    assert "--date" in refused.stderr
+    assert batchrun("run", job, "--date", yesterday).returncode == 0
+    assert batchrun("run", job).returncode == 0
+
+
 def test_a_state_directory_serves_one_output(tmp_path: Path) -> None:
     write_rows(tmp_path, prompts(3))
     job = job_file(tmp_path, output={"state_dir": "state"})
