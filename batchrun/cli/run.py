@@ -19,6 +19,7 @@ from batchrun.engine.access import access_of
 from batchrun.engine.local import run_job
 from batchrun.errors import BatchrunError, ExitStatus
 from batchrun.events import Summary
+from batchrun.execution.signals import STATUSES
 from batchrun.job.load import load_job
 from batchrun.job.options import RunOptions
 from batchrun.job.settings import Job, OutputSettings
@@ -78,16 +79,34 @@ def _run(path: str, overrides: Sequence[str], date: dt.date | None, wishes: Wish
         grace_s=wishes.grace_s,
         signals=True,
     )
-    for number in (signal.SIGTERM, signal.SIGHUP):  # until the run drains on them, they end it as SIGINT does
-        signal.signal(number, _end_at_once)
+    stopped = _Stopped()
+    for number in STATUSES:  # until the run drains on them
+        signal.signal(number, stopped.end_at_once)
     watcher: Teller = teller(
         progress="none" if wishes.quiet else wishes.progress,
         log_format=wishes.log_format,
         verbose=wishes.verbose,
         quiet=wishes.quiet,
     )
-    with watcher:
-        return run_job(job, options, access=access, watcher=watcher, importing=loading)
+    try:
+        with watcher:
+            return run_job(job, options, access=access, watcher=watcher, importing=loading)
+    except Exception:
+        if stopped.by is not None:  # a library was at work that made an error of its own of it, as Arrow does
+            raise SystemExit(STATUSES[stopped.by]) from None
+        raise
+
+
+class _Stopped:
+    """Ends the process at a signal, and knows afterwards `by` which."""
+
+    def __init__(self) -> None:
+        self.by: signal.Signals | None = None
+
+    def end_at_once(self, number: int, _frame: object) -> None:
+        self.by = signal.Signals(number)
+        say(f"batchrun: stopped by {self.by.name} before anything was sent")
+        raise SystemExit(STATUSES[self.by])
 
 
 def _import_for(job: Job) -> None:
@@ -114,11 +133,6 @@ def _say_end(status: int, reason: str, wishes: Wishes) -> None:
     """Say on standard error why a run did not end well, in the format of the other lines there."""
     ended = {"event": "ended", "exit_status": int(status), "reason": reason}
     say(msgspec.json.encode(ended).decode() if wishes.log_format == "json" else f"batchrun: {reason}")
-
-
-def _end_at_once(number: int, _frame: object) -> None:
-    say(f"batchrun: stopped by {signal.Signals(number).name} before anything was sent")
-    raise SystemExit(ExitStatus.SIGTERM)
 
 
 def _tell(summary: Summary, wishes: Wishes) -> None:
