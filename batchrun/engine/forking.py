@@ -7,6 +7,7 @@ shared by all.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -28,8 +29,9 @@ class Seat(NamedTuple):
 def fork_workers(count: int, work: Callable[[int, socket.socket], None]) -> list[Seat]:
     """Fork `count` processes that call `work` with their number and their end of a channel, and then end.
 
-    There are fewer where the machine gives no more. A worker never returns from here: nothing of its parent's that
-    waits further up, or is to be done at exit, is done by it.
+    There are fewer where the machine gives no more. Where they are as many as this process may use cores, each keeps to
+    one. A worker never returns from here: nothing of its parent's that waits further up, or is to be done at exit, is
+    done by it.
     """
     seats: list[Seat] = []
     for number in range(1, count + 1):
@@ -46,6 +48,7 @@ def fork_workers(count: int, work: Callable[[int, socket.socket], None]) -> list
                 for end in (ours, *(seat.end for seat in seats)):  # else it would keep others from seeing their end
                     end.close()
                 _settle_in()
+                _keep_to_a_core(number, count)
                 work(number, theirs)
                 status = 0
             finally:
@@ -64,6 +67,20 @@ def _settle_in() -> None:
     for descriptor in range(3):
         os.dup2(nothing, descriptor)
     os.close(nothing)
+
+
+def _keep_to_a_core(number: int, count: int) -> None:
+    """Have all threads of this process share a core where each process can have one; Linux only.
+
+    Its threads mostly wait for one another. Left to themselves those of two processes were seen to queue on one core
+    for milliseconds, with the other core idle: they were 5 % slower. Fewer processes than cores are better off free,
+    or those of two runs would sit on the same cores.
+    """
+    if hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+        if count == len(cores):
+            with contextlib.suppress(OSError):  # a sandbox may forbid it: then they are as they were
+                os.sched_setaffinity(0, {cores[number - 1]})
 
 
 def reap(seat: Seat) -> int:

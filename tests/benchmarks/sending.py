@@ -1,9 +1,9 @@
 """Scenarios of sending: the same rows by each contender, in rounds, in another order each.
 
 In each round every contender sends all rows to a server of its own, which has a core; the client has another one. Where
-one process is compared with several, each has all cores, as whoever types the two commands has. CPU is that of the
-whole command and its children, start included. Ratios are to the first contender of the same round; the tables show
-medians. The output is checked row by row.
+one process is compared with several, they and the server share all cores, as for whoever types the two commands. CPU
+is that of the whole command and its children, start included. Ratios are to the first contender of the same round; the
+tables show medians. The output is checked row by row.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def send(scenario: Scenario, who: Contender, folder: Path, source: Path, rows: R
     """Have one contender send all rows once."""
     client, server = cores()
     on = frozenset(os.sched_getaffinity(0)) if scenario.in_parts else client
-    with serving(*scenario.server, core=min(server)) as served:
+    with serving(*scenario.server, core=None if scenario.in_parts else min(server)) as served:
         part = -(-rows.count // PARTS) if scenario.in_parts else None
         case = Case(folder, source, rows, served.base_url, scenario.concurrency, scenario.template, part)
         before = served.stats()
