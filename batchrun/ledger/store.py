@@ -110,10 +110,18 @@ class Store(Tables):
         """Return the highest cost of one attempt so far."""
         return int(next(self._rows("SELECT dearest_nanousd FROM totals"))[0])
 
-    def begin_sending(self, most_in_flight: int) -> int:
-        """Note that a run sends; return how many attempts a run that was killed may have had in flight, now counted."""
+    def begin_sending(self, most_in_flight: int, *, unseen_nanousd: int = 0) -> int:
+        """Note that a run sends; return how many attempts a run that was killed may have had in flight, now counted.
+
+        As long as nothing was seen to cost anything, all that are counted keep `unseen_nanousd` each.
+        """
         lost = int(self.noted(SENDING) or 0)
         self._connection.execute("UPDATE totals SET uncosted = uncosted + ?", (lost,))
+        if unseen_nanousd:
+            self._connection.execute(
+                "UPDATE totals SET held_nanousd = held_nanousd + uncosted * ?, uncosted = 0 WHERE dearest_nanousd = 0",
+                (unseen_nanousd,),
+            )
         self.note(**{SENDING: str(most_in_flight)})
         return lost
 

@@ -144,6 +144,33 @@ def test_r13_killed_again_and_again_a_run_spends_no_more_than_its_budget(
         assert summary_of(tmp_path / "out")["lost_attempts"] == lost
 
 
+@pytest.mark.parametrize("processes", [1, 2])
+def test_r13_killed_again_and_again_before_its_first_answer_a_run_spends_no_more_than_its_budget(
+    tmp_path: Path, processes: int
+) -> None:
+    """What nobody saw the cost of counts as the output that it may have had: a supervisor's loop comes to an end."""
+    step = ("batchrun.ledger.store:Store.commit", "before", 1)
+    runs = 0
+    with endpoint("latency_ms=10") as served:
+        job = budget_job(
+            tmp_path,
+            served.base_url,
+            price=PRICE,
+            request={"max_tokens": 64},
+            limits={"concurrency": 10},
+            output={"rows_per_part": 20},
+        )
+        while (ended := command("run", job, "--processes", str(processes), step=step)).returncode == CRASHED:
+            assert served.stats()["requests"]
+            runs += 1
+            assert runs < 20
+        assert ended.returncode == 4, ended.stderr
+        assert runs > 1
+        assert float(served.stats()["cost_usd"]) <= BUDGET_USD
+    if processes == 1:
+        assert summary_of(tmp_path / "out")["held_usd"] == pytest.approx(runs * 10 * 64 * PRICE["output"] / 1e6)
+
+
 def test_without_a_budget_lost_attempts_are_counted_and_nothing_is_held_for_them(tmp_path: Path) -> None:
     """A run that was only stopped loses none; a complete output tells the same each time it is asked."""
     with endpoint("latency_ms=10") as served:
