@@ -246,7 +246,7 @@ class Worker:
         if trouble.error_class == "context_overflow":  # the endpoint answers: it is the row that is too long
             lane.breaker.answered()
         elif may_be_outage(trouble) and lane.retries.may_be_sent(row.tries):
-            lane.breaker.doubt(row.row)
+            lane.breaker.failed(row.row)
         return None
 
     def _way_on(self, row: OpenRow, lane: Lane, attempt: Attempt, trouble: Trouble) -> tuple[float | None, Then]:

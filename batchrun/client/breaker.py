@@ -39,8 +39,8 @@ class Breaker:
         self._streak: list[int] = []
         self._only_this_cause = True
         self._tripped_by: Cause | None = None
-        self._doubted: list[int] = []
-        self._excused: tuple[int, ...] = ()
+        self._excusable: list[int] = []
+        self._excused: list[int] = []
 
     @property
     def tripped_by(self) -> Cause | None:
@@ -54,9 +54,9 @@ class Breaker:
 
     def answered(self) -> None:
         """Take note of a finished row that is no rejection: the endpoint does answer this job."""
-        if self._cause is None and not self._only_this_cause and not self._doubted:  # as after most rows
+        if self._cause is None and not self._only_this_cause and not self._excusable:  # as after most rows
             return
-        self._doubted.clear()
+        self.seen()
         if self._tripped_by is not None:  # what tripped it stays pending, and so do the parts of those rows
             return
         self._only_this_cause = False
@@ -65,23 +65,23 @@ class Breaker:
 
     def seen(self) -> None:
         """Take note of an exchange after which the endpoint is there: what failed before it was no outage."""
-        self._doubted.clear()
+        self._excusable.clear()
 
-    def doubt(self, row: int) -> None:
+    def failed(self, row: int) -> None:
         """Take note of a row that failed for want of tries, for what may be an outage."""
-        self._doubted.append(row)
+        self._excusable.append(row)
 
     def excuse(self) -> tuple[int, ...]:
         """Return the rows that failed since the endpoint was last seen: it is an outage, they are to be sent again."""
-        excused = tuple(self._doubted)
-        self._doubted.clear()
+        excused = tuple(self._excusable)
+        self._excusable.clear()
         self._excused += excused
         return excused
 
     def returned(self, rows: Collection[int]) -> None:
-        """Take note that rows are pending again."""
-        if self._excused:
-            self._excused = tuple(row for row in self._excused if row not in rows)
+        """Take note that rows which were taken back are pending again, and no suspects any more."""
+        self._streak = [row for row in self._streak if row not in rows]
+        self._excused = [row for row in self._excused if row not in rows]
 
     def first_alike(self, cause: Cause) -> int | None:
         """Return how many rows failed for this cause, None where any other thing ever became of one."""
@@ -104,7 +104,8 @@ class Breaker:
         if first < FIRST_ROWS and len(self._streak) < ROWS_IN_A_ROW:
             return None
         self._tripped_by = cause
-        return Trip(rows=tuple(self._streak[:-1]), why=self._why())
+        self._streak.pop()
+        return Trip(rows=tuple(self._streak), why=self._why())
 
     def trip(self, cause: Cause) -> tuple[int, ...]:
         """Trip for what has tripped another process's breaker; return the rows that are to be pending again here."""
@@ -116,26 +117,22 @@ class Breaker:
         return tuple(self._streak)
 
     def suspects(self, rows: range) -> bool:
-        """Say whether a failure among `rows` may still be taken back, or was."""
-        return any(row in rows for row in (*self._streak, *self._doubted, *self._excused))
+        """Say whether a failure among `rows` may still be taken back, or is on its way back."""
+        return any(row in rows for row in (*self._streak, *self._excusable, *self._excused))
 
     @property
     def suspected(self) -> int:
         """How many failures may still be taken back."""
-        return len(self._streak) + self.doubted
+        return len(self._streak) + self.excusable
 
     @property
-    def doubted(self) -> int:
+    def excusable(self) -> int:
         """How many of them for an outage."""
-        return len(self._doubted) + len(self._excused)
+        return len(self._excusable) + len(self._excused)
 
     def let_go(self) -> None:
-        """Suspect no rejected row any more: those that were taken back are pending again, or none will be.
-
-        While rows that an outage excuses are on their way back it is they who are let go of, by `returned`.
-        """
-        if not self._excused:
-            self._streak.clear()
+        """Suspect no rejected row any more: none will be taken back."""
+        self._streak.clear()
 
     def _why(self) -> str:
         which = f"the first {FIRST_ROWS} rows" if self._only_this_cause else f"{ROWS_IN_A_ROW} rows in a row"

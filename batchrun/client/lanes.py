@@ -215,7 +215,7 @@ class Lanes:
     @property
     def suspected(self) -> int:
         """How many failures may still be taken back and tried again, by a breaker only where another lane is left."""
-        return sum(lane.breaker.suspected if self.are_several else lane.breaker.doubted for lane in self._lanes)
+        return sum(lane.breaker.suspected if self.are_several else lane.breaker.excusable for lane in self._lanes)
 
     def close(self) -> None:
         """Let nothing in any more; whoever waits is sent away."""

@@ -45,8 +45,8 @@ class Settling:
             self._lanes[lane].gate.leave(count)
 
     def _take_back(self, entry: Entry) -> None:
-        """Have rows sent again that a breaker took back, where another lane is left for them."""
+        """Have rows sent again that were taken back: a breaker's where another lane is left for them."""
         parts = {self._parts.reopened(row) for row in entry.reverts}
-        self._lanes[entry.lane].breaker.let_go()
+        self._lanes[entry.lane].breaker.returned(entry.reverts)
         for row in self._suspects.taken_back(entry.reverts, parts):
             self._backlog.retry_in(row, 0.0)

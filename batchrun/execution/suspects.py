@@ -47,6 +47,8 @@ class Suspects:
         """
         if row.tries.errors and outcome is not None and self._may_come_back(outcome):  # the first is what most lack
             self._hold(row)
+        elif self._rows and not self._lanes.suspected:
+            self._rows.clear()
         if self._parts:
             waited, self._parts = self._parts, []
             for part in waited:
@@ -66,8 +68,6 @@ class Suspects:
     def taken_back(self, rows: Collection[int], parts: Collection[int]) -> list[OpenRow]:
         """Return the held ones of `rows`, with all of their tries; `parts` are not to be written before they end."""
         self._parts = [part for part in self._parts if part.part not in parts]
-        for lane in self._lanes:
-            lane.breaker.returned(rows)
         held = [self._rows.pop(row) for row in rows if row in self._rows]
         for row in held:
             row.tries, row.began = row.tries.afresh(), None

@@ -100,3 +100,15 @@ def test_an_answer_after_it_tripped_frees_no_suspect() -> None:
     late = breaker.rejected(30, WRONG)
     assert late is not None
     assert "first 20 rows" in late.why
+
+
+def test_a_lane_that_is_retired_in_an_outage_suspects_its_rejections_no_more() -> None:
+    breaker = Breaker()
+    fed(breaker, range(5))
+    breaker.failed(5)
+    assert breaker.excuse() == (5,)
+    breaker.let_go()
+    assert not breaker.suspects(range(5))
+    assert breaker.suspects(range(5, 6))
+    breaker.returned((5,))
+    assert not breaker.suspects(range(6))

@@ -1,4 +1,4 @@
-"""What follows once entries are durable: slots, parts, and rows that a breaker took back."""
+"""What follows once entries are durable: slots, parts, and rows that a breaker or an outage took back."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from batchrun.execution.parts import OpenPart
 from batchrun.execution.settling import Settling
 from batchrun.execution.suspects import Suspects
 from batchrun.ledger.records import Entry
-from batchrun.model.attempt import Tries
+from batchrun.model.attempt import ErrorClass, Tries
 from batchrun.model.outcome import Account, Failure
 from batchrun.worker import OpenRow
 
@@ -49,6 +49,10 @@ class SomeLanes:
     def suspect(self, rows: range) -> bool:
         return any(lane.breaker.suspects(rows) for lane in self.lanes)
 
+    @property
+    def suspected(self) -> int:
+        return sum(lane.breaker.suspected for lane in self.lanes)
+
 
 class House:
     """A settling with what it works on; must be made inside the running loop."""
@@ -66,9 +70,12 @@ class House:
             self.settling.read(part, len(rows))
 
 
+def failed(row: int, error_class: ErrorClass = "rejected") -> Failure:
+    return Failure(row=row, error_class=error_class, message="no", account=Account(attempts=1))
+
+
 def settled(row: int, *, lane: int = 0, holds_slot: bool = True) -> Entry:
-    outcome = Failure(row=row, error_class="rejected", message="no", account=Account(attempts=1))
-    return Entry(row=row, totals=Totals(), outcome=outcome, lane=lane, holds_slot=holds_slot)
+    return Entry(row=row, totals=Totals(), outcome=failed(row), lane=lane, holds_slot=holds_slot)
 
 
 @pytest.mark.parametrize("last", [ROWS_PER_PART - 1, 0])
@@ -117,5 +124,40 @@ def test_rows_taken_back_in_the_commit_that_settles_the_last_of_them_are_sent_ag
         assert {row.row for row in again if row is not None} == set(trip.rows)
         house.settling.committed([settled(row, lane=1) for row in trip.rows])
         assert house.ready == [0]
+
+    asyncio.run(main())
+
+
+def test_a_part_whose_lane_tripped_and_went_away_at_once_is_written_when_its_rows_are_settled() -> None:
+    """What was in flight when the breaker tripped may make an outage before the rows of either are pending again."""
+
+    async def main() -> None:
+        house = House(lanes=2)
+        breaker = house.lanes[0].breaker
+        trip = [breaker.rejected(row, CAUSE) for row in range(FIRST_ROWS)][-1]
+        assert trip is not None
+        breaker.failed(FIRST_ROWS)
+        excused = breaker.excuse()
+        settled_then = [settled(row) for row in (*trip.rows, *excused)]
+        reverts = [Entry(row=0, totals=Totals(), reverts=rows) for rows in (trip.rows, excused)]
+        house.settling.committed([*settled_then, *reverts])
+        house.settling.committed([settled(row, lane=1) for row in range(ROWS_PER_PART)])
+        assert house.ready == [0]
+
+    asyncio.run(main())
+
+
+def test_a_row_is_kept_no_longer_than_it_may_have_to_be_sent_again() -> None:
+    """Its request may be large."""
+
+    async def main() -> None:
+        house = House(lanes=1)
+        breaker = house.lanes[0].breaker
+        row = OpenRow(row=0, request=None, tries=Tries(attempts=1, errors=1))
+        breaker.failed(row.row)
+        house.suspects.note(row, failed(row.row, "server"))
+        breaker.answered()
+        house.suspects.note(OpenRow(row=1, request=None), None)
+        assert house.suspects.taken_back([row.row], []) == []
 
     asyncio.run(main())
