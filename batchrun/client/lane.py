@@ -13,7 +13,7 @@ from batchrun.client.breaker import Breaker
 from batchrun.client.estimate import Estimate
 from batchrun.client.interpret import Ask, Interpreter
 from batchrun.client.limiter import Gate
-from batchrun.client.outage import OUTAGE_ERRORS, Outage, Weather
+from batchrun.client.outage import OUTAGES, Outage, Weather, may_be_outage
 from batchrun.client.pace import pace_gap_s
 from batchrun.client.reply import ReplyReader
 from batchrun.client.transport import Transport
@@ -168,7 +168,7 @@ class Lane:
             http_status=status,
             latency_ms=latency_ms,
             weather=weather,
-            excused=short or self._outage.is_on,
+            excused=short or weather in OUTAGES,
         )
 
     def _answered(
@@ -223,7 +223,7 @@ class Lane:
 
     def _weather(self, trouble: Trouble) -> Weather:
         """Take note of what trouble says about the endpoint; during an outage only one probe at a time goes."""
-        if trouble.error_class not in OUTAGE_ERRORS or trouble.then is not Then.RETRY:
+        if not may_be_outage(trouble):
             return self._fair()
         weather = self._outage.failed()
         if self._outage.is_on:

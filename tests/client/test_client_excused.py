@@ -74,10 +74,12 @@ def test_failures_that_are_no_outage_stay() -> None:
 
 
 def test_an_outage_that_is_too_long_when_it_is_known_takes_them_back_too() -> None:
-    _, steps = steps_of([REFUSED] * IN_A_ROW, max_attempts=1, max_outage_s=1)
+    _, steps = steps_of([CUT] * IN_A_ROW, max_attempts=1, max_outage_s=1)
     assert steps[-1].stop is not None
-    assert steps[-1].entry is not None
-    assert steps[-1].entry.reverts == tuple(range(1, IN_A_ROW))
+    assert (last := steps[-1].entry) is not None
+    assert last.reverts == tuple(range(1, IN_A_ROW))
+    assert last.tries is not None
+    assert (last.tries.attempts, last.tries.errors, last.tries.ambiguous) == (1, 0, 0)
 
 
 def test_a_row_that_may_not_be_billed_twice_stays_failed() -> None:
