@@ -17,37 +17,6 @@ from batchrun.client.transport import open_transport
 OPTIONS: dict[str, Any] = {"headers": {}, "query": {}, "timeout_s": 5.0, "concurrency": 4, "trust_env": False}
 
 
-@pytest.mark.parametrize("unasked", [whole(b"who asked?"), b"HTTP/1.1 408 Too Slow\r\n", b"junk\r\n\r\n"])
-def test_what_comes_without_being_asked_for_answers_no_later_request(unasked: bytes) -> None:
-    """A server may send a 408 before it closes an idle connection; the next request goes over another one."""
-
-    async def main() -> None:
-        answered = asyncio.Event()
-
-        async def script(peer: Peer) -> None:
-            await peer.request()
-            await peer.send(whole(GOOD))
-            await answered.wait()
-            await peer.send(unasked)
-            await peer.gone()
-
-        async with (
-            raw_server(script) as server,
-            open_transport(base_url=server.base_url, kind="lean", **OPTIONS) as transport,
-        ):
-            assert isinstance(transport, LeanTransport)
-            for number in range(3):
-                answered.clear()
-                assert (await transport.exchange(b"{}")).body == GOOD
-                answered.set()
-                ((_, protocol, _),) = transport._idle
-                while not protocol.should_close:  # noqa: ASYNC110 - turns of the loop; the suite's timeout bounds it
-                    await asyncio.sleep(0)
-                assert server.connections == number + 1
-
-    asyncio.run(main())
-
-
 def test_a_head_that_comes_in_the_moment_of_giving_up_does_not_begin_an_endless_wait(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -14,7 +14,7 @@ __all__ = ["transport_kind"]
 UNASKED = whole(b'{"who":"asked?"}')
 
 
-@pytest.mark.parametrize("unasked", [UNASKED, UNASKED[:-1], b"junk\r\n\r\n"])
+@pytest.mark.parametrize("unasked", [UNASKED, UNASKED[:-1], b"HTTP/1.1 408 Too Slow\r\n", b"junk\r\n\r\n"])
 def test_what_comes_at_rest_answers_no_later_request(unasked: bytes) -> None:
     """A server may send a 408 before it closes an idle connection; the next request goes over another one."""
 
