@@ -171,7 +171,9 @@ def summary_lines(summary: Summary) -> Iterator[str]:
     held = (
         f"; the budget holds {summary.held_usd:.6f} USD more for attempts of unknown cost" if summary.held_usd else ""
     )
-    yield f"  cost      {cost_text(summary.cost_usd, summary.unpriced_rows, digits=6)}{held}"
+    sent = summary.requests_sent or summary.lost_attempts
+    cost = cost_text(summary.cost_usd, summary.unpriced_rows, digits=6) if sent else "none: nothing was sent"
+    yield f"  cost      {cost}{held}"
     first_token = f", first token after {summary.first_token_ms:.0f} ms" if summary.first_token_ms is not None else ""
     yield f"  time      {summary.wall_s:.1f} s{first_token}; the counts above are over all runs of this output"
     yield f"  output    {summary.output}"
