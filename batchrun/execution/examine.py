@@ -145,6 +145,13 @@ def _carried(job: Job, survey: Survey) -> tuple[Column, ...]:
 
 def _check_output(job: Job, places: Places) -> None:
     """Refuse outputs that would lie in the input or on top of files that no run made."""
+    try:
+        _refuse_places(job, places)
+    except OSError as error:
+        raise JobError(f"{error.filename}: can't be looked at: {error.strerror}") from None
+
+
+def _refuse_places(job: Job, places: Places) -> None:
     if places.single is None and places.output.is_file():
         raise JobError(f"output.path: {places.output} is a file; expected a directory, or a name ending in .parquet")
     if places.single is not None and places.single.is_dir():

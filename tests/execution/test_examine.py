@@ -89,3 +89,9 @@ def test_else_what_is_wrong_with_the_prompt_is_told(tmp_path: Path, rows: list[s
     job = load_job(job_file(tmp_path, prompt={"user": user}))
     with pytest.raises(JobError, match=re.escape(told)):
         examine(job, places_of(job))
+
+
+@pytest.mark.parametrize("tables", [{"output": {"path": "n" * 300}}, {"input": {"path": "n" * 300 + ".jsonl"}}])
+def test_a_path_that_can_t_be_looked_at_is_an_error_of_the_job(tmp_path: Path, tables: dict[str, object]) -> None:
+    with pytest.raises(JobError, match=r"nnn.*: can't be looked at: File name too long"):
+        examined(tmp_path, **tables)
