@@ -82,6 +82,15 @@ def test_a_file_that_only_looks_like_one_is_read(tmp_path: Path, text: bytes) ->
     assert lay_out(tmp_path, text).rows
 
 
+@pytest.mark.parametrize("first", [b"\xff\xfe\0x", b"\xff\xfe\0\0", b"\xfe\xff", b"{\0a\0"])
+def test_a_bad_first_line_among_lines_is_a_row(tmp_path: Path, first: bytes) -> None:
+    """SPEC.md, section 2: however it begins."""
+    found = lay_out(tmp_path, first + b'\n{"a":1}\n')
+    (bad, good) = records(found)
+    assert bad.problem
+    assert good.values == {"a": 1}
+
+
 def test_lines_of_white_space_are_no_rows_but_count_as_lines(tmp_path: Path) -> None:
     found = lay_out(tmp_path, b'\n{"a":1}\n  \t\r\n\nnope\n\n')
     assert found.rows == 2
